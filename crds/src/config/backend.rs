@@ -1,0 +1,108 @@
+//! Sources of backends, with everything resolved that only the operator can resolve.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{AddressPattern, DnsName};
+
+/// One source of backends as it is written: exactly one of the fields is set. [`Backend::source`] parses it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// The EndpointSlices of a Kubernetes Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceBackend>,
+
+    /// Static addresses, `ip:port`, with ranges such as `10.9.0.{1...4}:9000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub addresses: Option<Vec<AddressPattern>>,
+
+    /// The addresses of a DNS name, asked again when its TTL has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsBackend>,
+
+    /// Written by the operator for what it could not resolve: no backends, and the reason for the 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unresolved: Option<UnresolvedBackend>,
+}
+
+/// A [`Backend`] with its one source chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BackendSource {
+    Service(ServiceBackend),
+    Addresses(Vec<AddressPattern>),
+    Dns(DnsBackend),
+    Unresolved(UnresolvedBackend),
+}
+
+impl Backend {
+    /// The one source that is set; `None` when there are none or several.
+    pub fn source(&self) -> Option<BackendSource> {
+        match (&self.service, &self.addresses, &self.dns, &self.unresolved) {
+            (Some(service), None, None, None) => Some(BackendSource::Service(service.clone())),
+            (None, Some(addresses), None, None) => Some(BackendSource::Addresses(addresses.clone())),
+            (None, None, Some(dns), None) => Some(BackendSource::Dns(dns.clone())),
+            (None, None, None, Some(unresolved)) => Some(BackendSource::Unresolved(unresolved.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl From<BackendSource> for Backend {
+    fn from(source: BackendSource) -> Self {
+        let none = Self::default();
+        match source {
+            BackendSource::Service(service) => Self { service: Some(service), ..none },
+            BackendSource::Addresses(addresses) => Self { addresses: Some(addresses), ..none },
+            BackendSource::Dns(dns) => Self { dns: Some(dns), ..none },
+            BackendSource::Unresolved(unresolved) => Self { unresolved: Some(unresolved), ..none },
+        }
+    }
+}
+
+/// A Service by the port name that its EndpointSlices use, which is not the number that its clients use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceBackend {
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// The `name` of the port in the EndpointSlices; empty for a Service with one unnamed port.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub port_name: String,
+    /// Slices of the other family are left out, or each pod of a dual-stack Service would count twice.
+    #[serde(default)]
+    pub family: AddressFamily,
+}
+
+/// The address family of EndpointSlices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum AddressFamily {
+    #[default]
+    IPv4,
+    IPv6,
+}
+
+/// A DNS name and the port that its addresses are used with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsBackend {
+    /// Host name; every A and AAAA record is one backend.
+    pub host: DnsName,
+    /// Port of every address.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+}
+
+/// A backend that the operator could not resolve.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnresolvedBackend {
+    /// What is missing, as in `Service storage/minio`.
+    pub what: String,
+    /// Why, and what to do about it.
+    pub message: String,
+}

@@ -1,0 +1,60 @@
+//! SidecarConfig: the one type that crosses from operator to sidecar, and a complete file for the sidecar alone.
+//!
+//! The operator writes it under one key per configuration version ([`names::config_key`](crate::names::config_key));
+//! a sidecar reads the newest version that it knows. Fields it does not know are reported and not fatal, so that
+//! sidecars of an older release keep getting edits after the operator was upgraded.
+
+mod backend;
+mod health;
+mod listener;
+
+pub use backend::{AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend};
+pub use health::HealthCheck;
+pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
+pub(crate) use listener::default_address as default_listener_address;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::Duration;
+
+/// The configuration version that this release writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// Everything that one sidecar does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarConfig {
+    /// The policy this came from; absent in a file written by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyReference>,
+
+    /// How long requests in flight may take to finish after SIGTERM, or after their listener or backend was removed.
+    #[serde(default = "default_drain_timeout")]
+    pub drain_timeout: Duration,
+
+    /// HTTP listeners: each balances over the backends of the first site that has a live one.
+    #[serde(default)]
+    #[schemars(length(max = MAX_LISTENERS))]
+    pub http: Vec<HttpListener>,
+}
+
+/// Names the policy, and the generation of it, that a configuration was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyReference {
+    pub namespace: String,
+    pub name: String,
+    /// `metadata.generation` of the policy.
+    pub generation: i64,
+}
+
+/// 30 s: the grace period that Kubernetes gives a pod by default.
+pub fn default_drain_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+impl Default for SidecarConfig {
+    fn default() -> Self {
+        Self { policy: None, drain_timeout: default_drain_timeout(), http: Vec::new() }
+    }
+}

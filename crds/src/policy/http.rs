@@ -1,0 +1,150 @@
+//! HTTP listeners as users write them in a policy. The operator resolves them into [`config`](crate::config).
+
+use std::{borrow::Cow, fmt, net::IpAddr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    config::{DnsBackend, HealthCheck, MAX_SITES},
+    schema,
+    units::AddressPattern,
+};
+
+const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// A local address that the sidecar opens for the application, and where its requests go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpListenerSpec {
+    /// Names the listener in logs, metrics and errors.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod.
+    #[serde(default = "crate::config::default_listener_address")]
+    #[schemars(schema_with = "listen_address")]
+    pub address: IpAddr,
+
+    /// Port to listen on. 15470 is the sidecar's own.
+    #[schemars(
+        range(min = 1, max = 65535),
+        extend("x-kubernetes-validations" = [json!({
+            "rule": "self != 15470",
+            "message": "port 15470 serves the sidecar's own /live, /ready and /metrics: choose another",
+        })])
+    )]
+    pub port: u16,
+
+    /// Sites in failover order: the first one with a live backend takes all traffic.
+    #[schemars(
+        length(min = 1, max = MAX_SITES),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub sites: Vec<SiteSpec>,
+
+    /// Active checks of every backend of every site. Without it, a TCP connect every 5 s.
+    #[serde(default)]
+    pub health: HealthCheck,
+}
+
+/// An ordered group of backends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteSpec {
+    /// Names the site in logs, metrics and errors.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Where the site's backends come from; all of them together are balanced over.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub backends: Vec<BackendReference>,
+}
+
+/// One source of backends: exactly one of the fields.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "[has(self.service), has(self.addresses), has(self.dns)].exists_one(set, set)",
+    "message": "a backend is exactly one of service, addresses or dns",
+})]))]
+pub struct BackendReference {
+    /// The endpoints of a Kubernetes Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceReference>,
+
+    /// Static addresses, `ip:port`, with ranges such as `10.9.0.{1...4}:9000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub addresses: Option<Vec<AddressPattern>>,
+
+    /// The addresses of a DNS name, asked again when its TTL has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsBackend>,
+}
+
+/// A Service, in this namespace or in one that exports to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceReference {
+    /// Name of the Service.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Namespace of the Service; the policy's own by default. Another one must consent with the annotation
+    /// `sidecar.io/export-to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub namespace: Option<String>,
+
+    /// Port of the Service, by number or by name, as its clients would use it.
+    pub port: ServicePort,
+}
+
+/// A Service's port by number or by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ServicePort {
+    Number(u16),
+    Name(String),
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl JsonSchema for ServicePort {
+    fn schema_name() -> Cow<'static, str> {
+        "ServicePort".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 1,
+            "maximum": 65535,
+            "maxLength": 63,
+            "pattern": NAME_PATTERN,
+            "description": "Port of the Service, by number or by name, as its clients would use it.",
+        })
+    }
+}
+
+fn listen_address(_: &mut SchemaGenerator) -> Schema {
+    schema::string(
+        r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|::|::1)$",
+        45,
+        "Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod.",
+    )
+}

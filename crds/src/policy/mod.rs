@@ -1,0 +1,79 @@
+//! SidecarPolicy: which opted-in pods get the sidecar, and what it does there.
+//!
+//! Whatever schema and CEL can know is refused at `kubectl apply`; what only the cluster can know becomes a condition.
+
+mod http;
+mod injection;
+mod status;
+
+pub use http::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SiteSpec};
+pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+pub use status::{PodCounts, SidecarPolicyStatus, conditions};
+
+use crate::config::MAX_LISTENERS;
+
+/// Injects one sidecar into the opted-in pods of this namespace, and says what it does there.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "sidecar.io",
+    version = "v1alpha1",
+    kind = "SidecarPolicy",
+    plural = "sidecarpolicies",
+    shortname = "scp",
+    category = "sidecar",
+    namespaced,
+    status = "SidecarPolicyStatus",
+    derive = "PartialEq",
+    doc = "Injects one sidecar into the pods of this namespace that are annotated sidecar.io/inject: \"true\", and says what it does there.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the policy is accepted, resolved and applied"
+    ),
+    printcolumn(
+        name = "Matched",
+        type_ = "integer",
+        json_path = ".status.pods.matched",
+        description = "Opted-in pods that this policy is chosen for"
+    ),
+    printcolumn(
+        name = "Current",
+        type_ = "integer",
+        json_path = ".status.pods.current",
+        description = "Matched pods whose sidecar has the shape the policy gives now"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SidecarPolicySpec {
+    /// Which of the opted-in pods of the namespace get this policy. Empty, the default, means all of them.
+    #[serde(default)]
+    pub pod_selector: LabelSelector,
+
+    /// Among the policies that select a pod the highest priority wins, then the oldest policy, then the first name.
+    #[serde(default)]
+    #[schemars(range(min = -1_000_000, max = 1_000_000))]
+    pub priority: i32,
+
+    /// How the sidecar's container is made.
+    #[serde(default)]
+    pub injection: Injection,
+
+    /// HTTP listeners that the sidecar opens for the application.
+    #[serde(default)]
+    #[schemars(
+        length(max = MAX_LISTENERS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]),
+        extend("x-kubernetes-validations" = [json!({
+            "rule": "self.all(a, self.exists_one(b, a.port == b.port && (a.address == b.address || a.address in ['0.0.0.0', '::'] || b.address in ['0.0.0.0', '::'])))",
+            "message": "two listeners cannot share one address and port: give each its own port",
+        })])
+    )]
+    pub http: Vec<HttpListenerSpec>,
+}

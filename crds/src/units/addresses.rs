@@ -1,0 +1,169 @@
+//! Addresses with ellipsis ranges: `10.9.0.{1...4}:9000` stands for four of them.
+
+use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::UnitError;
+
+/// Most addresses that one pattern may stand for.
+pub const MAX_ADDRESSES: usize = 1024;
+
+const MAX_LENGTH: usize = 128;
+const PATTERN: &str = r"^(([0-9]{1,3}|\{[0-9]{1,3}\.\.\.[0-9]{1,3}\})(\.([0-9]{1,3}|\{[0-9]{1,3}\.\.\.[0-9]{1,3}\})){3}|\[[0-9A-Fa-f:.{}]{2,64}\]):([0-9]{1,5}|\{[0-9]{1,5}\.\.\.[0-9]{1,5}\})$";
+
+/// `ip:port`, where each `{a...b}` counts from a to b. IPv6 addresses stand in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressPattern {
+    text: String,
+    addresses: Vec<SocketAddr>,
+}
+
+impl AddressPattern {
+    /// All the addresses that the pattern stands for, in the order it counts them: 1 to [`MAX_ADDRESSES`].
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+impl FromStr for AddressPattern {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let fail = |why: &str| UnitError(format!("{text:?} is not an address: {why}"));
+        if text.len() > MAX_LENGTH {
+            return Err(fail("it is longer than 128 characters"));
+        }
+        let mut addresses = Vec::new();
+        for expanded in expand(text).map_err(|why| fail(&why))? {
+            let address: SocketAddr = expanded.parse().map_err(|_| {
+                fail(&format!("{expanded:?} is not ip:port; write 10.9.0.1:9000, [fd00::1]:9000 or 10.9.0.{{1...4}}:9000"))
+            })?;
+            if address.port() == 0 {
+                return Err(fail("port 0 cannot be connected to; write a port from 1 to 65535"));
+            }
+            addresses.push(address);
+        }
+        Ok(Self { text: text.to_owned(), addresses })
+    }
+}
+
+/// Replaces every `{a...b}` by the numbers from a to b: the product of all ranges, leftmost slowest.
+fn expand(text: &str) -> Result<Vec<String>, String> {
+    let mut done = vec![String::new()];
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        let (literal, tail) = rest.split_at(open);
+        let close = tail.find('}').ok_or("a { without its }; write a range as {1...4}")?;
+        let range = &tail[1..close];
+        let bounds = range.split_once("...").and_then(|(first, last)| {
+            let number = |digits: &str| {
+                (digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse::<u32>().ok())?
+            };
+            Some((number(first)?, number(last)?))
+        });
+        let (first, last) = bounds.ok_or_else(|| format!("{{{range}}} is not a range; write it as {{1...4}}"))?;
+        if first > last {
+            return Err(format!("the range {{{range}}} counts down; write the smaller number first"));
+        }
+        let count = (last - first) as usize + 1;
+        if done.len().saturating_mul(count) > MAX_ADDRESSES {
+            return Err(format!("it stands for more than {MAX_ADDRESSES} addresses"));
+        }
+        done = done
+            .iter()
+            .flat_map(|head| (first..=last).map(move |number| format!("{head}{literal}{number}")))
+            .collect();
+        rest = &tail[close + 1..];
+    }
+    done.iter_mut().for_each(|head| head.push_str(rest));
+    Ok(done)
+}
+
+impl fmt::Display for AddressPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Serialize for AddressPattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for AddressPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<'_, str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for AddressPattern {
+    fn schema_name() -> Cow<'static, str> {
+        "AddressPattern".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": PATTERN,
+            "maxLength": 64,
+            "description": "ip:port, IPv6 in brackets; {1...4} counts from 1 to 4, so 10.9.0.{1...4}:9000 is four addresses.",
+            "x-kubernetes-validations": [
+                {
+                    "rule": r"self.findAll('[0-9]+[.]{3}[0-9]+').all(r, int(r.split('...')[0]) <= int(r.split('...')[1]))",
+                    "message": "a range counts up: write the smaller number first, as in {1...4}",
+                },
+                {
+                    "rule": r"self.startsWith('[') || self.split(':')[0].findAll('[0-9]+').all(n, int(n) <= 255)",
+                    "message": "each number of an IPv4 address is at most 255",
+                },
+                {
+                    "rule": r"self.find('[0-9{}.]+$').findAll('[0-9]+').all(port, int(port) >= 1 && int(port) <= 65535)",
+                    "message": "a port is a number from 1 to 65535",
+                },
+                {
+                    "rule": r"self.findAll('[0-9]+[.]{3}[0-9]+').size() <= 2 && self.findAll('[0-9]+[.]{3}[0-9]+').all(r, int(r.split('...')[1]) - int(r.split('...')[0]) < 256)",
+                    "message": "at most two ranges, of at most 256 numbers each",
+                },
+            ],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_expand_leftmost_slowest() {
+        let pattern: AddressPattern = "10.{1...2}.0.{8...9}:9000".parse().unwrap();
+        let texts: Vec<String> = pattern.addresses().iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["10.1.0.8:9000", "10.1.0.9:9000", "10.2.0.8:9000", "10.2.0.9:9000"]);
+        let six: AddressPattern = "[fd00::{1...2}]:{80...81}".parse().unwrap();
+        assert_eq!(six.addresses().len(), 4);
+        assert_eq!("127.0.0.1:1".parse::<AddressPattern>().unwrap().addresses().len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused_with_the_remedy() {
+        for (text, hint) in [
+            ("10.0.0.{4...1}:80", "smaller number first"),
+            ("10.0.0.{1..4}:80", "{1...4}"),
+            ("10.0.0.{1...4:80", "without its }"),
+            ("10.0.0.{250...260}:80", "ip:port"),
+            ("10.0.0.1", "ip:port"),
+            ("minio:9000", "ip:port"),
+            ("10.0.0.1:0", "1 to 65535"),
+            ("10.{0...255}.{0...255}.1:80", "more than 1024"),
+        ] {
+            let error = text.parse::<AddressPattern>().unwrap_err().to_string();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+}

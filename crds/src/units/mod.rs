@@ -1,0 +1,17 @@
+//! Values with a unit. Each is parsed once, from the text that users write, and is valid ever after; each brings the
+//! schema pattern that refuses at `kubectl apply` what its parser would refuse.
+
+mod addresses;
+mod duration;
+mod host;
+mod quantity;
+
+pub use addresses::{AddressPattern, MAX_ADDRESSES};
+pub use duration::Duration;
+pub use host::DnsName;
+pub use quantity::Quantity;
+
+/// Why a text is not a value of its unit. The message names the text and says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnitError(pub(crate) String);

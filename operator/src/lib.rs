@@ -1,0 +1,8 @@
+//! The operator: a mutating admission webhook and a controller in one process, around one pure function, [`inject`].
+
+pub mod certificates;
+pub mod command;
+pub mod controller;
+pub mod inject;
+pub mod telemetry;
+pub mod webhook;

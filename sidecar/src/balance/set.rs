@@ -1,0 +1,31 @@
+//! Backend sets as discovery publishes them: immutable snapshots, the whole set each time.
+
+use std::net::SocketAddr;
+
+/// What discovery knows about one site at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackendSet {
+    /// Each address once, sorted.
+    pub endpoints: Vec<Endpoint>,
+    /// Sources that give no backends now, and why; the text of the 503.
+    pub unavailable: Vec<Unavailable>,
+    /// Every source has answered at least once (or gave the last good set of an earlier run).
+    pub answered: bool,
+}
+
+/// One address that may take traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// Terminating but still serving: takes traffic only while the set has no other live backend.
+    pub terminating: bool,
+}
+
+/// A source without backends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// As in `Service storage/minio` or `DNS name s3.example.com`.
+    pub what: String,
+    /// Why, and what to do about it.
+    pub message: String,
+}

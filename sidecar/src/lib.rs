@@ -1,0 +1,15 @@
+//! The sidecar: configuration -> discovery -> backend sets -> balance -> forward.
+//!
+//! Control tasks (configuration, discovery, checks, admin) live on a runtime of their own; the data plane runs one
+//! current-thread runtime per core and meets them only through snapshots.
+
+pub mod admin;
+pub mod balance;
+pub mod command;
+pub mod config;
+pub mod discovery;
+pub mod http;
+pub mod net;
+pub mod probe;
+pub mod runtime;
+pub mod telemetry;
