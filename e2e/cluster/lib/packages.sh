@@ -24,11 +24,13 @@ missing_packages() {
 }
 
 announce() {
-  local missing
+  local missing build
   missing=$(missing_packages | xargs)
+  build=$("$HERE/tools/build" missing "$@")
   say "no KUBECONFIG is set and no kind with a container engine is here: a one-node Kubernetes from source, all parts real"
   say "  Debian packages to install: ${missing:-none, all are there}"
-  say "  programs to build with Go:  those missing in $CACHE/tools (about 15 minutes on two cores the first time, then none)"
+  say "  programs to build with Go:  ${build:-none, all are there}"
+  [[ -z $build ]] || say "                              into $CACHE/tools, about 15 minutes on two cores for all, once"
   say "  state of the run:           $RUN (certificates, etcd, containers, logs; removed by 'down')"
   say "  on this machine:            pod network 10.244.0.0/24, services 10.96.0.0/16, nftables tables, net.ipv4.ip_forward=1"
 }

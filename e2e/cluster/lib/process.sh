@@ -11,7 +11,20 @@ start() {
   setsid "$BIN/$1" "${@:2}" >>"$RUN/log/$name.log" 2>&1 </dev/null {CLUSTER_LOCK}>&- &
   local pid=$!
   echo "$pid $(start_time "$pid")" >"$RUN/$name.pid"
+  # Until it has become the program, it is not known as ours.
+  await 2 "the start of $name" begun "$name" "$pid" || true
 }
+
+begun() { alive "$1" || [[ ! -d /proc/$2 ]]; }
+
+# await_part SECONDS NAME CHECK: until the check succeeds, but no longer than the part lives.
+await_part() {
+  if await "$1" "$2" settled "$2" "$3" && alive "$2"; then return 0; fi
+  show_log "$2"
+  return 1
+}
+
+settled() { "$2" || dead "$1"; }
 
 start_time() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 

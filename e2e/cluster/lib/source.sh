@@ -2,6 +2,7 @@
 # One node from source. Order up: etcd, API server, controllers, containerd, kubelet, kube-proxy, CoreDNS; down is the reverse.
 
 NODE=node1
+TOOL_GROUPS=(api node helm)
 PORTS=(2379 2380 6443 10248 10249 10250 10256 10257 10259)
 
 source_up() {
@@ -10,9 +11,9 @@ source_up() {
   if source_running; then
     say "it is up"
   else
-    announce
+    announce "${TOOL_GROUPS[@]}"
     install_packages
-    BIN=$("$HERE/tools/build" api node helm)
+    BIN=$("$HERE/tools/build" "${TOOL_GROUPS[@]}")
     "$HERE/node-images/build" "$BIN"
     start_node
   fi
@@ -60,6 +61,7 @@ kubectl() { "$BIN/kubectl" --kubeconfig="$RUN/kubeconfig" --request-timeout=10s 
 api_ready() { kubectl get --raw /readyz; }
 node_ready() { [[ $(kubectl get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
 dns_ready() { [[ $(kubectl -n kube-system get deployment coredns -o 'jsonpath={.status.readyReplicas}') == 1 ]]; }
+containerd_ready() { "$BIN/ctr" -a "$RUN/containerd.sock" version; }
 account_ready() { kubectl -n default get serviceaccount default; }
 
 PARTS=(etcd apiserver controller-manager scheduler containerd kubelet proxy)
@@ -82,16 +84,16 @@ parts_left() {
 start_parts() {
   start_etcd
   start_apiserver
-  await 60 "the API server" api_ready || { show_log apiserver; return 1; }
+  await_part 60 apiserver api_ready || return 1
   start_controller_manager
   start_scheduler
   start_containerd
-  await 30 "containerd" test -S "$RUN/containerd.sock" || { show_log containerd; return 1; }
+  await_part 30 containerd containerd_ready || return 1
   import_node_images
   start_kubelet
   start_proxy
-  await 60 "the node" node_ready || { show_log kubelet; return 1; }
-  await 30 "the default service account" account_ready || { show_log controller-manager; return 1; }
+  await_part 60 kubelet node_ready || return 1
+  await_part 30 controller-manager account_ready || return 1
   kubectl apply -f "$HERE/manifests/coredns.yaml" >/dev/null || return 1
   await 60 "DNS" dns_ready || { kubectl -n kube-system describe pods | tail -15 >&2; return 1; }
 }
@@ -106,7 +108,7 @@ start_apiserver() {
     --tls-cert-file="$RUN/pki/apiserver.crt" --tls-private-key-file="$RUN/pki/apiserver.key" --client-ca-file="$RUN/pki/ca.crt" \
     --kubelet-client-certificate="$RUN/pki/admin.crt" --kubelet-client-key="$RUN/pki/admin.key" \
     --kubelet-certificate-authority="$RUN/pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
-    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$RUN/pki/sa.key" \
+    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$RUN/pki/sa.pub" \
     --service-account-signing-key-file="$RUN/pki/sa.key" --service-cluster-ip-range=10.96.0.0/16 \
     --authorization-mode=Node,RBAC --allow-privileged=true \
     --audit-policy-file="$HERE/manifests/audit.yaml" --audit-log-path="$RUN/log/audit.log" --audit-log-maxsize=50 --audit-log-maxbackup=1
