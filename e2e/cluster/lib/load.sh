@@ -20,7 +20,7 @@ load_images() {
 
 load_tar() {
   case $(choose_provider) in
-    source) "$BIN/ctr" -a "$RUN/containerd.sock" -n k8s.io images import "$1" >/dev/null ;;
+    source) "$BIN/ctr" -a "$RUN/containerd.sock" -n k8s.io images import "$1" >>"$RUN/log/images.log" 2>&1 ;;
     kind) kind load image-archive "$1" --name "$KIND_CLUSTER" >&2 ;;
     given) die "images are not loaded into a cluster that KUBECONFIG names" "push them to a registry that it pulls from; 'make image' writes them to $IMAGES" ;;
   esac

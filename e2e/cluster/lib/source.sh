@@ -56,13 +56,13 @@ use_run() {
   NODE_IP=$(<"$RUN/node-ip")
 }
 
-kubectl() { "$BIN/kubectl" --kubeconfig="$RUN/kubeconfig" --request-timeout=10s "$@"; }
+kube() { "$BIN/kubectl" --kubeconfig="$RUN/kubeconfig" --request-timeout=10s "$@"; }
 
-api_ready() { kubectl get --raw /readyz; }
-node_ready() { [[ $(kubectl get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
-dns_ready() { [[ $(kubectl -n kube-system get deployment coredns -o 'jsonpath={.status.readyReplicas}') == 1 ]]; }
+api_ready() { kube get --raw /readyz; }
+node_ready() { [[ $(kube get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
+dns_ready() { [[ $(kube -n kube-system get deployment coredns -o 'jsonpath={.status.readyReplicas}') == 1 ]]; }
 containerd_ready() { "$BIN/ctr" -a "$RUN/containerd.sock" version; }
-account_ready() { kubectl -n default get serviceaccount default; }
+account_ready() { kube -n default get serviceaccount default; }
 
 PARTS=(etcd apiserver controller-manager scheduler containerd kubelet proxy)
 
@@ -94,8 +94,8 @@ start_parts() {
   start_proxy
   await_part 60 kubelet node_ready || return 1
   await_part 30 controller-manager account_ready || return 1
-  kubectl apply -f "$HERE/manifests/coredns.yaml" >/dev/null || return 1
-  await 60 "DNS" dns_ready || { kubectl -n kube-system describe pods | tail -15 >&2; return 1; }
+  kube apply -f "$HERE/manifests/coredns.yaml" >/dev/null || return 1
+  await 60 "DNS" dns_ready || { kube -n kube-system describe pods | tail -15 >&2; return 1; }
 }
 
 start_etcd() {
