@@ -13,7 +13,9 @@ source_clean() {
   unmount_all
   restore_network
   remove_traces
-  rm -rf "$RUN"
+  # A volume that is still mounted may be a folder of the user's: then nothing is removed.
+  [[ -z $(mounts_left) ]] || die "these are still mounted: $(mounts_left | xargs)" "end what uses them, unmount them, and run 'down' again"
+  rm -rf --one-file-system "$RUN"
 }
 
 # Containers outlive containerd: their shims hold them. runc ends them whether or not containerd still runs.
@@ -44,10 +46,12 @@ no_shims() { [[ -z $(shims) ]]; }
 
 unmount_all() {
   local at
-  awk -v run="$RUN/" 'index($5, run) == 1 {print $5}' /proc/self/mountinfo | sort -r | while read -r at; do
+  mounts_left | while read -r at; do
     umount "$at" 2>/dev/null || umount -l "$at" || true
   done
 }
+
+mounts_left() { awk -v run="$RUN/" 'index($5, run) == 1 {print $5}' /proc/self/mountinfo | sort -r; }
 
 # The pods' links end with their network namespaces.
 restore_network() {
@@ -63,7 +67,10 @@ restore_network() {
 
 # What the parts keep outside the run folder, for which they have no setting.
 remove_traces() {
-  rm -f /var/lib/cni/results/sidecar-operator-* 2>/dev/null || true
+  { grep -lsF "$RUN/" /var/lib/cni/results/* || true; } | xargs -r rm -f
   find /var/log/containers -maxdepth 1 -lname "$RUN/*" -delete 2>/dev/null || true
-  rmdir /var/log/containers /var/lib/cni/results /var/lib/cni/cache/results /var/lib/cni/cache /var/lib/cni 2>/dev/null || true
+  rm -f /var/lib/kubelet/device-plugins/kubelet.sock
+  # Only what is empty: another cluster on this machine may use the same folders.
+  rmdir /var/log/containers /var/lib/cni/results /var/lib/cni /var/lib/kubelet/device-plugins /var/lib/kubelet 2>/dev/null || true
+  find /sys/fs/cgroup -depth -type d -path '*/k8s.io*' -exec rmdir {} + 2>/dev/null || true
 }

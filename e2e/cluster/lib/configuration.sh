@@ -18,6 +18,8 @@ state = "$RUN/containerd-state"
 disabled_plugins = ["io.containerd.nri.v1.nri"]
 [grpc]
   address = "$RUN/containerd.sock"
+[plugins.'io.containerd.internal.v1.opt']
+  path = "$RUN/opt"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = "cluster-pause:1"
 [plugins.'io.containerd.cri.v1.runtime']

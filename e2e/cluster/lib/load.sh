@@ -13,7 +13,7 @@ load_images() {
     say "loading $(basename "$tar")"
     load_tar "$(realpath "$tar")" || die "$tar could not be loaded"
     # An older build of the same file has lost its name to this one, and would have to be loaded again.
-    grep -lFx "$(basename "$tar")" "$loaded"/* 2>/dev/null | xargs -r rm -f
+    { grep -lsFx "$(basename "$tar")" "$loaded"/* || true; } | xargs -r rm -f
     basename "$tar" >"$loaded/$sum"
   done
 }
