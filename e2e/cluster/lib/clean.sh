@@ -62,6 +62,7 @@ restore_network() {
       nft delete table $table 2>/dev/null || true
     done
   fi
+  forwarding_rules -D
   [[ ! -s $RUN/ip_forward.before ]] || cat "$RUN/ip_forward.before" >/proc/sys/net/ipv4/ip_forward || true
 }
 

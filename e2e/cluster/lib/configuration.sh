@@ -101,4 +101,16 @@ table ip sidecar-operator-cluster {
   }
 }
 END
+  forwarding_rules -I
+}
+
+# Docker and firewalls drop what is forwarded unless a rule lets it through. -I inserts our rules where that is so, -D deletes them.
+forwarding_rules() {
+  local direction
+  have iptables || return 0
+  [[ $1 == -D ]] || iptables -S FORWARD 2>/dev/null | grep -q '^-P FORWARD DROP' || return 0
+  for direction in -s -d; do
+    iptables "$1" FORWARD "$direction" 10.244.0.0/16 -m comment --comment sidecar-operator-cluster -j ACCEPT 2>/dev/null ||
+      [[ $1 == -D ]] || die "iptables cannot let pods through its FORWARD chain" "set its policy to ACCEPT"
+  done
 }

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # A kind cluster, where kind and a container engine are there.
 
+# Engines without a daemon leave a process per container behind, which must not take the lock with it.
 kind_up() {
   mkdir -p "$RUN/log"
   BIN=$("$HERE/tools/build" api helm)
@@ -9,7 +10,7 @@ kind_up() {
     kind export kubeconfig --name "$KIND_CLUSTER" --kubeconfig "$RUN/kubeconfig" >&2
   else
     say "creating the kind cluster $KIND_CLUSTER; kind pulls its node image (about 400 MB) the first time"
-    kind create cluster --name "$KIND_CLUSTER" --kubeconfig "$RUN/kubeconfig" --wait 180s >&2
+    kind create cluster --name "$KIND_CLUSTER" --kubeconfig "$RUN/kubeconfig" --wait 180s >&2 {CLUSTER_LOCK}>&-
   fi
   remember_provider kind
   load_images

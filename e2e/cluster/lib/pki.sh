@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # The cluster's CA, the certificates of its parts, and a kubeconfig for each. Made anew for each run.
 
-make_pki() {
-  local pki=$RUN/pki
+# In a shell of its own, for the umask: all of it is secret, and nothing else is to inherit that.
+make_pki() (
+  umask 077
+  pki=$RUN/pki
   mkdir -p "$pki"
-  chmod 700 "$pki"
   new_key "$pki/ca.key"
   openssl req -new -x509 -key "$pki/ca.key" -out "$pki/ca.crt" -days 365 -config <(
     printf '%s\n' '[req]' 'distinguished_name=dn' 'prompt=no' 'x509_extensions=ca' '[dn]' 'CN=sidecar-operator-test-cluster' \
@@ -18,12 +19,11 @@ make_pki() {
   leaf scheduler /CN=system:kube-scheduler
   leaf proxy /CN=system:kube-proxy
   leaf kubelet "/O=system:nodes/CN=system:node:$NODE" "DNS:$NODE,IP:$NODE_IP"
-  local user
   for user in admin controller-manager scheduler proxy kubelet; do
     kubeconfig_for "$user" >"$RUN/$user.conf"
   done
-  install -m 600 "$RUN/admin.conf" "$RUN/kubeconfig"
-}
+  cp "$RUN/admin.conf" "$RUN/kubeconfig"
+)
 
 new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1" 2>/dev/null; }
 
