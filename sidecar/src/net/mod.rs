@@ -1,1 +1,10 @@
+//! Sockets and threads: listen -> accept -> the worker with the fewest connections. Knows no protocol.
 
+mod accept;
+mod limits;
+mod listen;
+mod workers;
+
+pub use accept::{Accepted, Acceptor};
+pub use listen::{bind, connect};
+pub use workers::{Worker, Workers};

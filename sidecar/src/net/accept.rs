@@ -1,0 +1,189 @@
+//! Accepting: one listening socket, and each connection to the worker that has the fewest. A socket without a listener
+//! would lose the connections in its queue, so what is queued is still accepted when the acceptor is told to stop.
+
+use std::{
+    fs::File,
+    io,
+    net::{TcpListener, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Worker, limits,
+    workers::Occupied,
+};
+
+/// Accepted connections that wait for their thread to take them; beyond it they wait in the socket's queue.
+const QUEUE: usize = 1024;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts for one listener.
+pub struct Acceptor {
+    socket: AsyncFd<TcpListener>,
+    lanes: Vec<(Worker, mpsc::Sender<Accepted>)>,
+    slots: Arc<Semaphore>,
+}
+
+/// A connection, counted for as long as `slot` lives.
+pub struct Accepted {
+    pub stream: TcpStream,
+    pub slot: Slot,
+}
+
+/// A connection's place in the limit of its listener and in the count of its worker.
+pub struct Slot {
+    _occupied: Occupied,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Acceptor {
+    /// Takes a nonblocking socket, and gives for each worker the queue that its connections arrive in.
+    pub fn new(socket: TcpListener, workers: &[Worker]) -> io::Result<(Self, Vec<mpsc::Receiver<Accepted>>)> {
+        let (lanes, queues) = workers
+            .iter()
+            .map(|worker| {
+                let (sender, queue) = mpsc::channel(QUEUE);
+                ((worker.clone(), sender), queue)
+            })
+            .unzip();
+        let slots = Arc::new(Semaphore::new(limits::max_connections()));
+        Ok((Self { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, lanes, slots }, queues))
+    }
+
+    /// Accepts until told to stop, then what is still queued, then closes the socket.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut reserve = open_reserve();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    pause = FIRST_PAUSE;
+                    self.hand_over(stream, permit).await;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "accepting failed, pausing");
+                    if reserve.take().is_some() {
+                        self.refuse_one();
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    reserve = open_reserve();
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.slots).acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, _) = self.socket.async_io(Interest::READABLE, TcpListener::accept).await?;
+        Ok((stream, permit))
+    }
+
+    async fn hand_over(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let Some((worker, lane)) = self.lanes.iter().min_by_key(|(worker, _)| worker.connections()) else {
+            return;
+        };
+        let slot = Slot { _occupied: worker.occupy(), _permit: permit };
+        let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+        match ready {
+            Ok(()) if lane.send(Accepted { stream, slot }).await.is_ok() => {}
+            Ok(()) => tracing::debug!("a connection came after its thread had ended"),
+            Err(error) => tracing::debug!(%error, "a connection ended before it was served"),
+        }
+    }
+
+    /// With the reserve descriptor freed, the first in the queue sees a close instead of silence.
+    fn refuse_one(&self) {
+        if let Ok((stream, _)) = self.socket.get_ref().accept() {
+            drop(stream);
+        }
+    }
+
+    async fn finish(&self) {
+        while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
+            match self.socket.get_ref().accept() {
+                Ok((stream, _)) => self.hand_over(stream, permit).await,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn open_reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Errors of the connection that was to be accepted, not of accepting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{Workers, bind};
+
+    #[tokio::test]
+    async fn connections_go_to_the_worker_with_the_fewest() {
+        let workers = Workers::start(2).unwrap();
+        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (acceptor, mut queues) = Acceptor::new(socket, &workers.handles()).unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(acceptor.run(stop.clone()));
+
+        let mut clients = Vec::new();
+        let mut held = Vec::new();
+        for round in 0..4 {
+            clients.push(TcpStream::connect(address).unwrap());
+            held.push(queues[round % 2].recv().await.unwrap());
+        }
+        assert!(workers.handles().iter().all(|worker| worker.connections() == 2));
+        drop(held);
+        assert_eq!(workers.connections(), 0);
+        stop.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_when_told_to_stop_is_still_accepted() {
+        let workers = Workers::start(1).unwrap();
+        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (acceptor, mut queues) = Acceptor::new(socket, &workers.handles()).unwrap();
+        let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        acceptor.run(stop).await;
+        let mut taken = 0;
+        while queues[0].recv().await.is_some() {
+            taken += 1;
+        }
+        assert_eq!(taken, 5);
+        assert!(TcpStream::connect(address).is_err());
+    }
+}

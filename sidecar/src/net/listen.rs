@@ -1,0 +1,68 @@
+//! Sockets as the data plane wants them.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+/// The kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 65_535;
+
+/// A dead host is noticed after about 45 s even where nothing is being sent.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Opens a listening socket. A restart does not wait for old connections to time out.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Connects to a backend; a host that does not answer is [`io::ErrorKind::TimedOut`].
+pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    let stream = timeout(limit, socket.connect(address)).await.map_err(|_| {
+        io::Error::new(io::ErrorKind::TimedOut, format!("no answer to connect within {} ms", limit.as_millis()))
+    })??;
+    keep_alive(&stream)?;
+    Ok(stream)
+}
+
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_port_refuses_at_once() {
+        let address = bind("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
+        let error = connect(address, Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_port_in_use_is_an_error() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(bind(first.local_addr().unwrap()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}
