@@ -10,7 +10,7 @@ FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked -p operator -p sidecar -p e2e --bins \
+    cargo build --release --locked --workspace --bins \
     && mkdir /out \
     && cp target/*/release/operator target/*/release/sidecar target/*/release/workload /etc/ssl/certs/ca-certificates.crt /out/
 
