@@ -1,13 +1,19 @@
 //! What is generated from the types: the CRD, the policy reference and the schema of SidecarConfig.
 
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{config::SidecarConfig, policy::SidecarPolicy};
 
 /// The CustomResourceDefinition of SidecarPolicy, as JSON.
 pub fn policy_crd() -> Result<Value, serde_json::Error> {
-    serde_json::to_value(SidecarPolicy::crd())
+    let mut crd = serde_json::to_value(SidecarPolicy::crd())?;
+    // A policy's name becomes the value of labels, which hold 63 characters.
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = json!([{
+        "rule": "self.metadata.name.size() <= 63",
+        "message": "the name of a policy has at most 63 characters",
+    }]);
+    Ok(crd)
 }
 
 /// The JSON Schema of a SidecarConfig file.

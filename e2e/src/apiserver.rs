@@ -47,12 +47,10 @@ impl ApiServer {
     /// # Panics
     /// When it cannot be started: the tests that need it then fail with the cause.
     pub async fn shared() -> &'static Self {
-        static SHARED: OnceLock<ApiServer> = OnceLock::new();
-        tokio::task::spawn_blocking(|| {
-            SHARED.get_or_init(|| match Self::start() {
-                Ok(server) => server,
-                Err(error) => panic!("the API server for this test did not start: {error:#}"),
-            })
+        static SHARED: OnceLock<anyhow::Result<ApiServer>> = OnceLock::new();
+        tokio::task::spawn_blocking(|| match SHARED.get_or_init(Self::start) {
+            Ok(server) => server,
+            Err(error) => panic!("the API server for this test did not start: {error:#}"),
         })
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
@@ -192,7 +190,7 @@ fn apiserver(tools: &Path, directory: &Path, etcd: u16, secure: u16) -> Command 
     command.args([
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
         "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
         format!("--secure-port={secure}"),
         format!("--cert-dir={}", file("certificates")),
         format!("--token-auth-file={}", file("tokens.csv")),

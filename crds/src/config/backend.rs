@@ -15,7 +15,7 @@ pub struct Backend {
 
     /// Static addresses, `ip:port`, with ranges such as `10.9.0.{1...4}:9000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 16))]
     pub addresses: Option<Vec<AddressPattern>>,
 
     /// The addresses of a DNS name, asked again when its TTL has passed.

@@ -43,7 +43,9 @@ impl HttpListener {
     /// Whether the two cannot be open at once: same port, and one address covers the other.
     pub fn collides_with(&self, other: &Self) -> bool {
         self.port == other.port
-            && (self.address == other.address || self.address.is_unspecified() || other.address.is_unspecified())
+            && (self.address == other.address
+                || self.address.is_unspecified()
+                || other.address.is_unspecified())
     }
 }
 

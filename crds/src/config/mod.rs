@@ -10,8 +10,8 @@ mod listener;
 
 pub use backend::{AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend};
 pub use health::HealthCheck;
-pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 pub(crate) use listener::default_address as default_listener_address;
+pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

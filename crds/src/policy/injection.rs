@@ -85,7 +85,9 @@ impl FromStr for LogLevel {
         [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
             .into_iter()
             .find(|level| level.to_string() == text)
-            .ok_or_else(|| UnitError(format!("{text:?} is not a log level; write error, warn, info, debug or trace")))
+            .ok_or_else(|| {
+                UnitError(format!("{text:?} is not a log level; write error, warn, info, debug or trace"))
+            })
     }
 }
 

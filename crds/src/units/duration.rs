@@ -34,8 +34,9 @@ impl FromStr for Duration {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let fail =
-            || UnitError(format!("{text:?} is not a duration; write it like 500ms, 5s or 1h30m (h, m, s, ms)"));
+        let fail = || {
+            UnitError(format!("{text:?} is not a duration; write it like 500ms, 5s or 1h30m (h, m, s, ms)"))
+        };
         let mut rest = text;
         let mut total = 0u64;
         let mut parts = 0;

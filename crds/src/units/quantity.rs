@@ -142,9 +142,14 @@ mod tests {
 
     #[test]
     fn quantities_are_read_as_kubernetes_reads_them() {
-        for (text, thousandths) in
-            [("50m", 50), ("1", 1_000), ("0.5", 500), ("1k", 1_000_000), ("1Ki", 1_024_000), ("1.5Gi", 1_610_612_736_000)]
-        {
+        for (text, thousandths) in [
+            ("50m", 50),
+            ("1", 1_000),
+            ("0.5", 500),
+            ("1k", 1_000_000),
+            ("1Ki", 1_024_000),
+            ("1.5Gi", 1_610_612_736_000),
+        ] {
             assert_eq!(text.parse::<Quantity>().unwrap().thousandths(), thousandths, "{text}");
         }
         for text in ["", "m", "-1", "1e3", "1 Mi", "1mi", "1.", ".5", "1.2.3"] {

@@ -1,0 +1,206 @@
+//! What a real API server makes of policies: each mistake is refused with the field's path and a remedy, each default
+//! is filled in, each field is explained.
+
+use std::{
+    io::Write,
+    process::{Output, Stdio},
+};
+
+use e2e::apiserver::ApiServer;
+
+const HEAD: &str = "apiVersion: sidecar.io/v1alpha1\nkind: SidecarPolicy\nmetadata: {name: data}\n";
+
+/// One listener of which `{...}` holes can be replaced.
+fn listener(name: &str, port: &str, sites: &str, more: &str) -> String {
+    format!("  - {{name: {name}, port: {port}, sites: [{sites}]{more}}}\n")
+}
+
+fn http(listeners: &str) -> String {
+    format!("{HEAD}spec:\n  http:\n{listeners}")
+}
+
+const SITE: &str = "{name: primary, backends: [{service: {name: web, port: http}}]}";
+
+async fn apply(namespace: &str, text: &str) -> anyhow::Result<Output> {
+    let mut command = ApiServer::shared().await.kubectl();
+    command.args(["apply", "-n", namespace, "-f", "-"]);
+    let text = text.to_owned();
+    Ok(tokio::task::spawn_blocking(move || -> std::io::Result<Output> {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(text.as_bytes())?;
+        }
+        child.wait_with_output()
+    })
+    .await??)
+}
+
+fn address(text: &str) -> String {
+    http(&listener("a", "9000", &format!("{{name: s, backends: [{{addresses: ['{text}']}}]}}"), ""))
+}
+
+#[tokio::test]
+async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()> {
+    let namespace = ApiServer::shared().await.namespace("refused").await?;
+    let two = |a: &str, b: &str| {
+        http(&format!(
+            "{}{}",
+            listener("one", "9000", SITE, &format!(", address: {a}")),
+            listener("two", "9000", SITE, &format!(", address: {b}"))
+        ))
+    };
+    let cases = [
+        ("unknown field", format!("{HEAD}spec: {{htp: []}}"), "spec.htp"),
+        ("later part", format!("{HEAD}spec: {{tcp: [{{name: db, port: 5432}}]}}"), "spec.tcp"),
+        ("port 0", http(&listener("a", "0", SITE, "")), "spec.http[0].port"),
+        ("port 70000", http(&listener("a", "70000", SITE, "")), "spec.http[0].port"),
+        ("admin port", http(&listener("a", "15470", SITE, "")), "choose another"),
+        ("same address and port", two("127.0.0.1", "127.0.0.1"), "spec.http"),
+        ("wildcard over loopback", two("0.0.0.0", "127.0.0.1"), "give each its own port"),
+        ("no site", http(&listener("a", "9000", "", "")), "spec.http[0].sites"),
+        ("empty site", http(&listener("a", "9000", "{name: s, backends: []}", "")), "sites[0].backends"),
+        ("no source", http(&listener("a", "9000", "{name: s, backends: [{}]}", "")), "exactly one of"),
+        (
+            "two sources",
+            http(&listener(
+                "a",
+                "9000",
+                "{name: s, backends: [{addresses: ['10.0.0.1:80'], dns: {host: a.b, port: 80}}]}",
+                "",
+            )),
+            "exactly one of",
+        ),
+        ("same site twice", http(&listener("a", "9000", &format!("{SITE}, {SITE}"), "")), "sites[1]"),
+        ("range counts down", address("10.9.0.{4...1}:9000"), "smaller number first"),
+        ("bad range", address("10.9.0.{1..4}:9000"), "backends[0].addresses[0]"),
+        ("too many", address("10.9.{0...255}.{0...299}:9000"), "addresses[0]"),
+        ("two ranges", address("10.9.{0...1}.{0...1}:9000"), "several addresses"),
+        ("too long a range", address("10.9.0.1:{1...2000}"), "at most 1024"),
+        ("number above 255", address("10.9.0.256:9000"), "addresses[0]"),
+        ("address port", address("10.9.0.1:70000"), "addresses[0]"),
+        ("bad IPv6", address("[fd00:::1]:9000"), "not an IPv6 address"),
+        ("host name as address", address("minio:9000"), "addresses[0]"),
+        ("bad address", http(&listener("a", "9000", SITE, ", address: 127.0.0.300")), "spec.http[0].address"),
+        (
+            "bad duration",
+            http(&listener("a", "9000", SITE, ", health: {interval: 5 seconds}")),
+            "spec.http[0].health.interval",
+        ),
+        ("bad path", http(&listener("a", "9000", SITE, ", health: {path: ready}")), "health.path"),
+        ("bad name", http(&listener("A_b", "9000", SITE, "")), "spec.http[0].name"),
+        (
+            "bad host",
+            http(&listener("a", "9000", "{name: s, backends: [{dns: {host: 'http://x', port: 80}}]}", "")),
+            "dns.host",
+        ),
+        ("bad mode", format!("{HEAD}spec: {{injection: {{mode: native}}}}"), "spec.injection.mode"),
+        (
+            "bad quantity",
+            format!("{HEAD}spec: {{injection: {{resources: {{limits: {{memory: 1mi}}}}}}}}"),
+            "spec.injection.resources.limits.memory",
+        ),
+        (
+            "request above limit",
+            format!(
+                "{HEAD}spec: {{injection: {{resources: {{requests: {{cpu: 2}}, limits: {{cpu: 500m}}}}}}}}"
+            ),
+            "requests.cpu is more than limits.cpu",
+        ),
+        (
+            "long name",
+            format!("{HEAD}spec: {{}}").replace("name: data", &format!("name: {}", "a".repeat(64))),
+            "63",
+        ),
+    ];
+    for (case, text, expected) in cases {
+        let output = apply(&namespace, &text).await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{case}: was accepted:\n{text}");
+        assert!(errors.contains(expected), "{case}: {expected:?} is not in:\n{errors}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::Result<()> {
+    let server = ApiServer::shared().await;
+    let namespace = server.namespace("accepted").await?;
+    let policy = format!(
+        "{HEAD}spec:
+  podSelector: {{matchLabels: {{team: data}}, matchExpressions: [{{key: tier, operator: In, values: [a]}}]}}
+  priority: 10
+  injection:
+    mode: Auto
+    resources: {{requests: {{cpu: 50m, memory: 32Mi}}, limits: {{cpu: 1, memory: 128Mi}}}}
+    drainTimeout: 1m30s
+  http:
+  - name: minio
+    port: 9000
+    sites:
+    - {{name: primary, backends: [{{service: {{name: minio, namespace: storage, port: 9000}}}}]}}
+    - {{name: recovery, backends: [{{addresses: ['10.9.0.{{1...4}}:9000', '[fd00::1]:{{9000...9003}}']}}, {{dns: {{host: s3.example.com, port: 9000}}}}]}}
+    health: {{path: /minio/health/ready, interval: 5s}}
+  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}]}}
+"
+    );
+    let output = apply(&namespace, &policy).await?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let policies: kube::Api<crds::policy::SidecarPolicy> =
+        kube::Api::namespaced(server.client().await?, &namespace);
+    let stored = policies.get("data").await?;
+    assert_eq!(stored.spec.http[0].address.to_string(), "127.0.0.1");
+    assert_eq!(stored.spec.http[0].health.unhealthy_threshold, 3);
+    assert_eq!(stored.spec.http[0].health.timeout.to_string(), "2s");
+    assert_eq!(stored.spec.injection.drain_timeout.to_string(), "1m30s");
+    assert!(apply(&namespace, &policy).await?.status.success());
+    assert_eq!(policies.get("data").await?.metadata.generation, Some(1), "a second apply is no edit");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_field_is_a_warning_for_clients_that_do_not_validate() -> anyhow::Result<()> {
+    let server = ApiServer::shared().await;
+    let namespace = server.namespace("warned").await?;
+    let file = tempfile_with(&format!("{HEAD}spec: {{tcp: []}}"))?;
+    let mut command = server.kubectl();
+    command.args(["apply", "--validate=warn", "-n", &namespace, "-f"]).arg(file.path());
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown field \"spec.tcp\""));
+    Ok(())
+}
+
+#[tokio::test]
+async fn kubectl_explain_prints_the_documentation_of_every_field() -> anyhow::Result<()> {
+    let server = ApiServer::shared().await;
+    let mut command = server.kubectl();
+    command.args(["explain", "sidecarpolicy.spec", "--recursive=false"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let text = String::from_utf8_lossy(&output.stdout);
+    for words in ["podSelector", "highest priority wins", "HTTP listeners that the sidecar opens"] {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    undocumented(
+        &crds::generate::policy_crd()?["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+        "policy",
+    );
+    Ok(())
+}
+
+/// Fails on the first property of ours without a description.
+fn undocumented(schema: &serde_json::Value, path: &str) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        assert!(property["description"].is_string(), "{path} has no description");
+        undocumented(property, &path);
+        undocumented(&property["items"], &format!("{path}[]"));
+    }
+}
+
+fn tempfile_with(text: &str) -> anyhow::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
