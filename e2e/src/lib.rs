@@ -1,3 +1,22 @@
 //! What tests against a real API server or a real cluster share.
+//!
+//! A scenario on the cluster runs in [`with_namespace`], or alone in [`with_cluster_alone`]. What it promises is awaited
+//! by [`eventually`], and a promise that is not kept is reported with what pods, events and logs say.
 
 pub mod apiserver;
+mod cluster;
+mod diagnosis;
+mod eventually;
+pub mod manifests;
+mod namespace;
+mod operator;
+mod process;
+mod traffic;
+pub mod workload;
+
+pub use cluster::Cluster;
+pub use eventually::eventually;
+pub use namespace::{Namespace, with_cluster_alone, with_namespace};
+pub use operator::Operator;
+pub use process::Output;
+pub use traffic::Load;
