@@ -5,5 +5,6 @@ pub mod config;
 pub mod generate;
 pub mod names;
 pub mod policy;
+pub mod reference;
 mod schema;
 pub mod units;

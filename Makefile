@@ -1,0 +1,64 @@
+# What one does with this project. `make` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CARGO := cargo --locked
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: ## Bring up a cluster, install the operator and watch the injected sidecar balance
+	@e2e/demo
+
+.PHONY: test
+test: lint test-unit test-chart test-e2e ## Run everything: lint, unit, chart, API-server and real-cluster tests
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need no cluster (the API server's among them)
+	$(CARGO) test --release --workspace --exclude e2e
+	$(CARGO) test --release -p e2e --lib --bins
+
+.PHONY: test-chart
+test-chart: ## Lint, render and unit-test the Helm chart
+	charts/test
+
+.PHONY: test-e2e
+test-e2e: image ## Run the scenarios on a real cluster, which is brought up for it and taken down
+	e2e/run
+
+.PHONY: lint
+lint: ## Check format, lints, licences, shell scripts, and that generated files are current
+	cargo fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	"$$(.ci/cargo-deny)" --locked check --hide-inclusion-graph bans licenses sources
+	.ci/shellcheck
+	.ci/generated
+
+.PHONY: audit
+audit: ## Check all dependencies against the advisory database (needs the network)
+	"$$(.ci/cargo-deny)" --locked check advisories
+
+.PHONY: generate
+generate: ## Write the CRD, the references, the chart's files and deploy/ anew
+	$(CARGO) build --release --workspace --bins
+	.ci/generate
+
+.PHONY: image
+image: ## Build the images with docker, podman or buildah, whichever is there
+	e2e/cluster/images
+
+.PHONY: bench
+bench: ## Measure webhook and sidecar beside HAProxy and nginx, with the cluster down
+	e2e/bench/run
+
+.PHONY: cluster-up
+cluster-up: ## Bring up a real cluster: KUBECONFIG's, kind's, or one node from source
+	e2e/cluster/up
+
+.PHONY: cluster-down
+cluster-down: ## Take the cluster down and leave nothing running
+	e2e/cluster/down
