@@ -63,7 +63,8 @@ fn object(page: &mut String, path: &str, schema: &Value) {
             (Value::Object(_), _) => "see below".to_owned(),
             (value, _) => format!("`{}`", plain(value)),
         };
-        let _ = writeln!(page, "| `{name}` | {} | {default} | {} |", kind(property), text.replace('|', "\\|"));
+        let _ =
+            writeln!(page, "| `{name}` | {} | {default} | {} |", kind(property), text.replace('|', "\\|"));
     }
     for (name, property) in properties {
         let list = property["items"]["properties"].is_object();
