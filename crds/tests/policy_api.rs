@@ -87,6 +87,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
             http(&listener("a", "9000", SITE, ", health: {interval: 5 seconds}")),
             "spec.http[0].health.interval",
         ),
+        ("no interval", http(&listener("a", "9000", SITE, ", health: {interval: 0s}")), "longer than zero"),
         ("bad path", http(&listener("a", "9000", SITE, ", health: {path: ready}")), "health.path"),
         ("bad name", http(&listener("A_b", "9000", SITE, "")), "spec.http[0].name"),
         (

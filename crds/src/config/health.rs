@@ -2,12 +2,17 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::units::Duration;
 
 /// How every backend is checked. A backend starts unknown, and its first check decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "self.interval.matches('[1-9]') && self.timeout.matches('[1-9]')",
+    "message": "interval and timeout are longer than zero",
+})]))]
 pub struct HealthCheck {
     /// Path of an HTTP GET whose answer must be 200. Without a path, the check is a TCP connect.
     #[serde(skip_serializing_if = "Option::is_none")]
