@@ -46,6 +46,15 @@ impl Cluster {
         process::run(&self.bin.join("helm"), arguments, &self.kubeconfig, String::new()).await
     }
 
+    /// The audit log of the API server, which only a cluster of our own gives.
+    pub async fn audit_log(&self) -> Result<String> {
+        let path = self.kubeconfig.with_file_name("log").join("audit.log");
+        let remedy = "only the cluster that e2e/cluster/up makes from source writes an audit log";
+        tokio::fs::read_to_string(&path)
+            .await
+            .with_context(|| format!("cannot read {}: {remedy}", path.display()))
+    }
+
     /// Does to the cluster what `e2e/cluster/control` can do: see there.
     pub async fn control(&self, command: &str) -> Result<String> {
         let output = process::run(&control(), &[command], &self.kubeconfig, String::new()).await?;

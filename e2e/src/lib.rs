@@ -7,6 +7,7 @@ pub mod apiserver;
 mod cluster;
 mod diagnosis;
 mod eventually;
+mod injected;
 pub mod manifests;
 mod namespace;
 mod operator;
@@ -16,7 +17,8 @@ pub mod workload;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;
-pub use namespace::{Namespace, with_cluster_alone, with_namespace};
+pub use injected::{sidecar, sidecar_restarts};
+pub use namespace::{Namespace, has_condition, with_cluster_alone, with_namespace};
 pub use operator::Operator;
 pub use process::Output;
 pub use traffic::Load;

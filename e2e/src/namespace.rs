@@ -149,9 +149,9 @@ impl Namespace {
         .await
     }
 
-    /// The pods with this label.
-    pub async fn pods(&self, key: &str, value: &str) -> Result<Vec<Pod>> {
-        Ok(self.api::<Pod>().list(&ListParams::default().labels(&format!("{key}={value}"))).await?.items)
+    /// The pods that a label selector matches.
+    pub async fn pods(&self, selector: &str) -> Result<Vec<Pod>> {
+        Ok(self.api::<Pod>().list(&ListParams::default().labels(selector)).await?.items)
     }
 
     /// Waits until every pod of a Deployment is of its present template and ready; gives the pods.
@@ -161,7 +161,7 @@ impl Namespace {
             Ok(is_rolled_out(&deployments.get(deployment).await?).then_some(()))
         })
         .await?;
-        let mut pods = self.pods("app", deployment).await?;
+        let mut pods = self.pods(&format!("app={deployment}")).await?;
         pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
         Ok(pods)
     }
@@ -198,6 +198,21 @@ impl Namespace {
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// What the webhooks recorded about the creation of a pod, from the audit log of our own API server.
+    pub async fn audit_annotations(&self, pod: &str) -> Result<BTreeMap<String, String>> {
+        eventually(Duration::from_secs(15), &format!("the audit log speaks of pod {pod}"), async || {
+            let log = self.cluster.audit_log().await?;
+            let events = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let mut of_pod = events.filter(|event| {
+                let object = &event["objectRef"];
+                object["namespace"] == self.name.as_str() && object["name"] == pod
+            });
+            let event = of_pod.next();
+            Ok(event.map(|mut event| serde_json::from_value(event["annotations"].take()).unwrap_or_default()))
+        })
+        .await
     }
 
     pub async fn logs(&self, pod: &str, container: &str) -> Result<String> {

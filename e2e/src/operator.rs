@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use crate::{Cluster, cluster, eventually, manifests, namespace::is_rolled_out};
 
 pub(crate) const NAMESPACE: &str = "sidecar-system";
-pub(crate) const SELECTOR: &str = "app.kubernetes.io/name=sidecar-operator,!sidecar.io/inject";
+pub(crate) const SELECTOR: &str = "app.kubernetes.io/name=sidecar-operator";
 const NAME: &str = "sidecar-operator";
 const REPLICAS: i32 = 2;
 const ROLL_OUT: Duration = Duration::from_secs(120);
@@ -98,6 +98,12 @@ impl<'a> Operator<'a> {
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), NAMESPACE);
         Ok(pods.list(&ListParams::default().labels(SELECTOR)).await?.items)
+    }
+
+    pub async fn running_pods(&self) -> Result<Vec<Pod>> {
+        let mut pods = self.pods().await?;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(pods)
     }
 
     /// Waits until all replicas are ready, and the API server reaches the webhook by its Service.

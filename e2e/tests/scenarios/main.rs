@@ -1,0 +1,9 @@
+//! What the project promises, each promise a test with real pods on a real cluster. These scenarios run beside each other.
+
+mod admission;
+mod balancing;
+mod configuration;
+mod pods;
+mod references;
+mod refusals;
+mod webhooks;
