@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use crds::units::Duration;
+use hyper::Uri;
 
 /// Injects the sidecar into pods that ask for it.
 #[derive(Debug, Parser)]
@@ -17,6 +19,14 @@ pub struct Cli {
 pub enum Command {
     /// Run webhook and controller inside a cluster
     Run(Box<RunArgs>),
+    /// Print manifests with the sidecar in them, as the webhook would make the pods
+    Inject(OfflineArgs),
+    /// Say for each pod and pod template what the webhook would do, and why
+    Explain(OfflineArgs),
+    /// Ask a plain-HTTP URL until it answers 200, for 30 s at most; for tests in an image without a shell
+    Probe { url: Uri },
+    /// Print completions for a shell
+    Completions { shell: Shell },
 }
 
 /// `operator run`.
@@ -83,6 +93,37 @@ pub struct RunArgs {
     pub log_format: LogFormat,
 }
 
+/// `operator inject` and `operator explain`.
+#[derive(Debug, Clone, Args)]
+pub struct OfflineArgs {
+    /// Manifests to read, YAML or JSON, of any number of documents; - is standard input
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// Policies to choose from; documents of other kinds in the file are left out
+    #[arg(long = "policy", value_name = "FILE", required = true)]
+    pub policies: Vec<PathBuf>,
+
+    /// Namespace of the documents and policies that name none
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    pub namespace: String,
+
+    /// Image of the sidecar where the policy names none
+    #[arg(long, default_value = concat!("sidecar:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
+    pub sidecar_image: String,
+
+    /// What mode Auto becomes, since there is no cluster to ask: native needs Kubernetes 1.29 or newer on every node
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub mode: AutoMode,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AutoMode {
+    #[default]
+    Native,
+    Container,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
     Error,
@@ -102,12 +143,13 @@ pub enum LogFormat {
 
 /// A duration that may also be written in days, which certificates are counted in.
 fn validity(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()).filter(|days| *days <= 36_500);
+    let days =
+        text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()).filter(|days| *days <= 36_500);
     let duration = match days {
         Some(days) => Duration::from_secs(days * 86_400),
-        None => text.parse::<Duration>().map_err(|_| {
-            format!("{text:?} is not a duration; write it like 365d, 168h or 90s")
-        })?,
+        None => text
+            .parse::<Duration>()
+            .map_err(|_| format!("{text:?} is not a duration; write it like 365d, 168h or 90s"))?,
     };
     if duration < Duration::from_secs(5) {
         return Err(format!("{text:?} is too short; write at least 5s"));

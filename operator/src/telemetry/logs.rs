@@ -1,6 +1,8 @@
 //! Structured logs on standard error.
 
-use tracing_subscriber::{filter::LevelFilter, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::LevelFilter, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::command::{LogFormat, LogLevel};
 
@@ -23,7 +25,9 @@ pub fn init(level: LogLevel, format: LogFormat) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?,
+        LogFormat::Json => {
+            registry.with(lines.json().flatten_event(true).with_current_span(false)).try_init()?
+        }
         LogFormat::Text => registry.with(lines).try_init()?,
     }
     Ok(())

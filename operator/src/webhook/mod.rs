@@ -1,13 +1,20 @@
 //! bytes -> AdmissionReview -> inject -> bytes, behind a TLS listener of its own.
+//!
+//! Every byte is bounded, every wait has an end, and whatever arrives is answered: an opted-in pod is injected or
+//! refused, never let through bare because something went wrong here.
 
+mod handler;
 mod metrics;
 mod policies;
+mod review;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::Router;
+pub use handler::router;
 pub use metrics::Metrics;
 pub use policies::{ClusterPolicies, LiveReadError, PolicySource};
 pub use serve::{ServeError, serve, server_config};
@@ -21,9 +28,4 @@ pub struct State {
     pub platform: Arc<ArcSwap<Platform>>,
     pub settings: Arc<Settings>,
     pub metrics: Arc<Metrics>,
-}
-
-/// `POST /inject`.
-pub fn router(state: State) -> Router {
-    Router::new().with_state(state)
 }

@@ -21,7 +21,10 @@ pub trait PolicySource: Send + Sync + 'static {
     fn cached(&self, namespace: &str) -> Vec<Arc<SidecarPolicy>>;
 
     /// What the API server says now. The caller bounds the time.
-    fn live<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>>;
+    fn live<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>>;
 }
 
 /// The policies of a cluster.
@@ -38,7 +41,10 @@ impl PolicySource for ClusterPolicies {
         policies
     }
 
-    fn live<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>> {
+    fn live<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>> {
         async move {
             let policies = Api::<SidecarPolicy>::namespaced(self.client.clone(), namespace)
                 .list(&ListParams::default())

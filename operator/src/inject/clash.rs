@@ -1,0 +1,91 @@
+//! What in a pod cannot stand beside the sidecar.
+//!
+//! The containers of a pod share one network namespace. A `containerPort` says that the container listens there on an
+//! address others reach, nearly always 0.0.0.0, and that excludes a listener on the same port, be it on 127.0.0.1 or on
+//! 0.0.0.0: whoever binds second fails with an error that names no cause. So it is denied, which a Deployment's events
+//! show, while a warning would be seen by its controller only. A listener on ::1 excludes only containers that listen on
+//! IPv6, which nothing in the pod tells: a warning.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crds::{
+    names::{ADMIN_PORT, CONTAINER, volumes},
+    policy::SidecarPolicy,
+};
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::{
+    InjectError,
+    pod::{Pod, name},
+    shape::Placement,
+};
+
+/// Fails when the pod uses one of the sidecar's names. Volumes that a former injection recorded are the sidecar's own.
+pub(super) fn names(pod: &Pod<'_>) -> Result<(), InjectError> {
+    if pod.sidecar().is_some() {
+        return Err(InjectError::NameClash { what: "container", name: CONTAINER });
+    }
+    if pod.recorded_policy().is_some() {
+        return Ok(());
+    }
+    let taken = [volumes::CONFIG, volumes::TOKEN, volumes::STATE]
+        .into_iter()
+        .find(|own| pod.volumes().iter().any(|volume| name(volume) == *own));
+    match taken {
+        Some(name) => Err(InjectError::NameClash { what: "volume", name }),
+        None => Ok(()),
+    }
+}
+
+/// Fails when the pod's network cannot be the sidecar's; returns warnings about what may go wrong.
+pub(super) fn network(
+    pod: &Pod<'_>,
+    policy: &SidecarPolicy,
+    placement: Placement,
+) -> Result<Vec<String>, InjectError> {
+    if pod.flag("hostNetwork") {
+        return Err(InjectError::HostNetwork);
+    }
+    if pod.is_windows() {
+        return Err(InjectError::Windows);
+    }
+    let mut warnings = Vec::new();
+    for (container, port) in ports(pod, placement) {
+        if port == ADMIN_PORT {
+            return Err(InjectError::AdminPort { container: container.to_owned() });
+        }
+        let Some(listener) = policy.spec.http.iter().find(|listener| listener.port == port) else { continue };
+        if listener.address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+            warnings.push(format!(
+                "listener {} on [::1]:{port}: keep the container off IPv6 port {port}",
+                listener.name
+            ));
+            continue;
+        }
+        return Err(InjectError::ListenerPort {
+            policy: policy.name_any(),
+            listener: listener.name.clone(),
+            container: container.to_owned(),
+            port,
+        });
+    }
+    Ok(warnings)
+}
+
+/// The TCP ports of all containers that run beside the sidecar, each with its container's name.
+fn ports<'a>(pod: &Pod<'a>, placement: Placement) -> impl Iterator<Item = (&'a str, u16)> {
+    let beside = move |container: &&Value| {
+        placement == Placement::Native
+            || container.get("restartPolicy").and_then(Value::as_str) == Some("Always")
+    };
+    let containers = pod.init_containers().iter().filter(beside).chain(pod.containers());
+    containers.flat_map(|container| {
+        let ports = container.get("ports").and_then(Value::as_array).into_iter().flatten();
+        ports.filter_map(move |port| {
+            let tcp = port.get("protocol").and_then(Value::as_str).is_none_or(|protocol| protocol == "TCP");
+            let number = port.get("containerPort").and_then(Value::as_u64)?;
+            tcp.then_some((name(container), u16::try_from(number).ok()?))
+        })
+    })
+}
