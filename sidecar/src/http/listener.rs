@@ -1,19 +1,29 @@
-//! One open listener.
+//! One open listener: the acceptor, a share of each thread, and the balancer behind them.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use crds::config::HttpListener;
-use tokio::sync::watch;
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_local,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::Metrics;
-use crate::{balance::BackendSet, net::{Workers, bind}};
-
-/// A site and where its backend sets come from, in failover order.
-#[derive(Clone)]
-pub struct SiteInput {
-    pub name: String,
-    pub backends: watch::Receiver<Arc<BackendSet>>,
-}
+use super::{
+    Metrics,
+    metrics::{Counters, ListenerMetrics, ThreadCounters},
+    thread::{Phase, Share, Thread},
+};
+use crate::{
+    balance::{Balancer, RetryBudget, SiteInput},
+    net::{Acceptor, Workers, bind},
+};
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -24,32 +34,62 @@ pub enum OpenError {
 
 /// An open listener. Dropping it closes it and all its connections at once; [`Listener::drain`] lets requests finish.
 pub struct Listener {
-    name: String,
     address: SocketAddr,
-    answered: watch::Receiver<bool>,
+    balancer: Balancer<Counters>,
+    metrics: Arc<ListenerMetrics>,
+    phase: watch::Sender<Phase>,
+    stop: CancellationToken,
+    acceptor: AbortOnDropHandle<()>,
+    /// Ends when all threads have no connection left.
+    done: mpsc::Receiver<()>,
 }
 
 impl Listener {
     /// Binds and starts to serve. Must be called within the control runtime, which also runs the checks.
     pub fn open(
         config: &HttpListener,
-        _sites: Vec<SiteInput>,
-        _workers: &Workers,
-        _metrics: Arc<Metrics>,
+        sites: Vec<SiteInput>,
+        workers: &Workers,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Bind {
-            listener: config.name.clone(),
-            address: config.socket_address(),
-            source,
-        };
+        let failed =
+            |source| OpenError::Bind { listener: config.name.clone(), address: config.socket_address(), source };
         let socket = bind(config.socket_address()).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        let (_, answered) = watch::channel(false);
-        Ok(Self { name: config.name.clone(), address, answered })
+        let workers = workers.handles();
+        let (acceptor, queues) = Acceptor::new(socket, &workers).map_err(failed)?;
+        let balancer = Balancer::start(&config.name, &config.health, sites);
+        let shown = Arc::new(ListenerMetrics {
+            name: config.name.clone(),
+            route: balancer.route(),
+            threads: workers.iter().map(|_| Arc::<ThreadCounters>::default()).collect(),
+        });
+        metrics.add(&shown);
+
+        let name: Arc<str> = config.name.as_str().into();
+        let budget = Arc::new(RetryBudget::new(Instant::now()));
+        let phase = watch::Sender::new(Phase::Serving);
+        let (sender, done) = mpsc::channel(1);
+        for ((worker, queue), counters) in workers.iter().zip(queues).zip(&shown.threads) {
+            let share = Share {
+                listener: Arc::clone(&name),
+                queue,
+                route: balancer.route(),
+                phase: phase.subscribe(),
+                budget: Arc::clone(&budget),
+                counters: Arc::clone(counters),
+                done: sender.clone(),
+            };
+            worker.run(move || drop(spawn_local(Thread::run(share))));
+        }
+        let stop = CancellationToken::new();
+        let acceptor = AbortOnDropHandle::new(tokio::spawn(acceptor.run(stop.clone())));
+        tracing::info!(listener = %name, %address, "listening");
+        Ok(Self { address, balancer, metrics: shown, phase, stop, acceptor, done })
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.metrics.name
     }
 
     /// The address that it listens on; the port is the real one where 0 was asked for.
@@ -58,21 +98,23 @@ impl Listener {
     }
 
     /// Other sites or checks from now on; name, address and port stay. Backends that stay keep their health and counters.
-    pub fn update(&self, _config: &HttpListener, _sites: Vec<SiteInput>) {}
+    pub fn update(&self, config: &HttpListener, sites: Vec<SiteInput>) {
+        self.balancer.update(&config.health, sites);
+    }
 
     /// True once each backend set has answered.
     pub fn answered(&self) -> watch::Receiver<bool> {
-        self.answered.clone()
+        self.balancer.answered()
     }
 
     /// Requests being served now.
     pub fn requests(&self) -> usize {
-        0
+        self.metrics.threads.iter().map(|thread| thread.requests.load(Ordering::Relaxed)).sum()
     }
 
     /// Connections open now, with a request or without.
     pub fn connections(&self) -> usize {
-        0
+        self.metrics.threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum()
     }
 
     /// No connection is open.
@@ -80,6 +122,21 @@ impl Listener {
         self.connections() == 0
     }
 
-    /// Stops accepting, lets requests finish and closes connections; what is left after `timeout` is cut off.
-    pub async fn drain(self, _timeout: Duration) {}
+    /// Stops accepting, lets requests finish and closes connections; what is left after `limit` is cut off.
+    pub async fn drain(mut self, limit: Duration) {
+        self.stop.cancel();
+        self.phase.send_replace(Phase::Draining);
+        let drained = timeout(limit, async {
+            if (&mut self.acceptor).await.is_err() {
+                tracing::error!(listener = self.metrics.name, "accepting had ended before");
+            }
+            // Nothing is ever sent: this is the end of all senders.
+            self.done.recv().await;
+        });
+        if drained.await.is_err() {
+            let (listener, connections) = (&self.metrics.name, self.connections());
+            tracing::warn!(listener, connections, "draining took too long, connections are cut off");
+        }
+        tracing::info!(listener = self.metrics.name, address = %self.address, "closed");
+    }
 }

@@ -1,15 +1,257 @@
-//! Counters of the HTTP data plane.
+//! Counters of the HTTP data plane. Written as bare atomics through handles that a thread already holds; read, named and
+//! labelled when a scrape comes. A backend that has gone takes its series with it.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
 
-use prometheus_client::registry::Registry;
+use http::StatusCode;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet},
+    metrics::MetricType,
+    registry::Registry,
+};
+use tokio::sync::watch;
 
-/// All series of the HTTP listeners; a backend's series go when the backend goes.
+use super::histogram::Histogram;
+use crate::balance::{Backend, Condition, Route};
+
+/// What is counted for each backend.
 #[derive(Debug, Default)]
-pub struct Metrics {}
+pub(super) struct Counters {
+    answers: [AtomicU64; 5],
+    pub(super) retries: AtomicU64,
+    pub(super) connect_failures: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) received: AtomicU64,
+}
+
+/// What is counted for each listener, by thread.
+#[derive(Debug, Default)]
+pub(super) struct ThreadCounters {
+    pub(super) connections: AtomicUsize,
+    pub(super) requests: AtomicUsize,
+    pub(super) durations: Histogram,
+    own: [AtomicU64; 5],
+}
+
+/// A listener as scrapes see it; it is in them for as long as it lives.
+pub(super) struct ListenerMetrics {
+    pub(super) name: String,
+    pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
+    pub(super) threads: Vec<Arc<ThreadCounters>>,
+}
+
+/// All series of the HTTP listeners.
+#[derive(Default)]
+pub struct Metrics {
+    listeners: Mutex<Vec<Weak<ListenerMetrics>>>,
+}
 
 impl Metrics {
-    pub fn register(_registry: &mut Registry) -> Arc<Self> {
-        Arc::default()
+    pub fn register(registry: &mut Registry) -> Arc<Self> {
+        let metrics = Arc::<Self>::default();
+        registry.register_collector(Box::new(Arc::clone(&metrics)));
+        metrics
+    }
+
+    /// Shows the listener from now on. One of the same name that still drains is shown no more.
+    pub(super) fn add(&self, listener: &Arc<ListenerMetrics>) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|other| other.upgrade().is_some_and(|other| other.name != listener.name));
+        listeners.push(Arc::downgrade(listener));
+    }
+
+    fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Counters {
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.answers[class(status)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl ThreadCounters {
+    /// An answer of the sidecar itself.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.own[class(status)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Labels of a series: listener, and where there is one, site, backend and class of the status code.
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+/// A counter or gauge of each backend.
+struct PerBackend {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    value: fn(&Backend<Counters>) -> u64,
+}
+
+const PER_BACKEND: [PerBackend; 6] = [
+    PerBackend {
+        name: "sidecar_http_retries",
+        help: "Requests that were sent again because this backend failed them.",
+        kind: MetricType::Counter,
+        value: |backend| backend.detail.retries.load(Ordering::Relaxed),
+    },
+    PerBackend {
+        name: "sidecar_http_connect_failures",
+        help: "Connects to the backend that failed or timed out.",
+        kind: MetricType::Counter,
+        value: |backend| backend.detail.connect_failures.load(Ordering::Relaxed),
+    },
+    PerBackend {
+        name: "sidecar_http_sent_bytes",
+        help: "Bytes of request bodies sent to the backend.",
+        kind: MetricType::Counter,
+        value: |backend| backend.detail.sent.load(Ordering::Relaxed),
+    },
+    PerBackend {
+        name: "sidecar_http_received_bytes",
+        help: "Bytes of response bodies received from the backend.",
+        kind: MetricType::Counter,
+        value: |backend| backend.detail.received.load(Ordering::Relaxed),
+    },
+    PerBackend {
+        name: "sidecar_http_backend_requests_in_flight",
+        help: "Requests that the backend is serving now.",
+        kind: MetricType::Gauge,
+        value: |backend| backend.outstanding() as u64,
+    },
+    PerBackend {
+        name: "sidecar_http_backend_up",
+        help: "1 while the backend may take traffic, 0 while its checks say that it may not.",
+        kind: MetricType::Gauge,
+        value: |backend| u64::from(!matches!(backend.condition(), Condition::Down(_))),
+    },
+];
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let listeners = self.listeners();
+        let routes: Vec<_> = listeners.iter().map(|listener| listener.route.borrow().clone()).collect();
+        let named: Vec<_> = listeners
+            .iter()
+            .zip(&routes)
+            .flat_map(|(listener, route)| {
+                route.backends.iter().map(|backend| Named {
+                    listener: &listener.name,
+                    address: backend.address.to_string(),
+                    backend,
+                })
+            })
+            .collect();
+        encode_answers(&mut encoder, &named)?;
+        for metric in PER_BACKEND {
+            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
+            for named in &named {
+                let labels = named.labels();
+                let mut series = family.encode_family(&labels)?;
+                let value = (metric.value)(named.backend);
+                match metric.kind {
+                    MetricType::Gauge => series.encode_gauge(&value)?,
+                    _ => series.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+                }
+            }
+        }
+        encode_listeners(&mut encoder, &listeners)
+    }
+}
+
+struct Named<'a> {
+    listener: &'a str,
+    address: String,
+    backend: &'a Backend<Counters>,
+}
+
+impl Named<'_> {
+    fn labels(&self) -> Labels<'_> {
+        vec![("listener", self.listener), ("site", &self.backend.site), ("backend", &self.address)]
+    }
+}
+
+fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Named<'_>]) -> fmt::Result {
+    let help = "Requests answered by the backend, by class of the status code.";
+    let mut family = encoder.encode_descriptor("sidecar_http_requests", help, None, MetricType::Counter)?;
+    for named in backends {
+        for (class, count) in CLASSES.iter().zip(&named.backend.detail.answers) {
+            let mut labels = named.labels();
+            labels.push(("code", class));
+            let count = count.load(Ordering::Relaxed);
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
+    let help = "Requests answered by the sidecar itself because no backend could, by class of the status code.";
+    let mut family = encoder.encode_descriptor("sidecar_http_own_answers", help, None, MetricType::Counter)?;
+    for listener in listeners {
+        for (index, class) in CLASSES.iter().enumerate().skip(3) {
+            let count: u64 = listener.threads.iter().map(|thread| thread.own[index].load(Ordering::Relaxed)).sum();
+            let labels: Labels<'_> = vec![("listener", &listener.name), ("code", class)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+    }
+    encode_gauge(encoder, listeners, "sidecar_http_connections", "Connections of clients open now.", |thread| {
+        thread.connections.load(Ordering::Relaxed)
+    })?;
+    encode_gauge(encoder, listeners, "sidecar_http_requests_in_flight", "Requests being served now.", |thread| {
+        thread.requests.load(Ordering::Relaxed)
+    })?;
+    let help = "Time from a request's head to the last byte of its answer.";
+    let mut family =
+        encoder.encode_descriptor("sidecar_http_request_duration_seconds", help, None, MetricType::Histogram)?;
+    for listener in listeners {
+        let totals = Histogram::total(listener.threads.iter().map(|thread| &thread.durations));
+        family.encode_family(&labels(listener))?.encode_histogram::<NoLabelSet>(
+            totals.seconds,
+            totals.count,
+            &totals.buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+fn encode_gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    listeners: &[Arc<ListenerMetrics>],
+    name: &str,
+    help: &str,
+    value: fn(&ThreadCounters) -> usize,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for listener in listeners {
+        let sum: usize = listener.threads.iter().map(|thread| value(thread)).sum();
+        family.encode_family(&labels(listener))?.encode_gauge(&sum)?;
+    }
+    Ok(())
+}
+
+fn labels(listener: &ListenerMetrics) -> Labels<'_> {
+    vec![("listener", &listener.name)]
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Metrics").finish_non_exhaustive()
     }
 }

@@ -4,8 +4,23 @@
 //! shared between threads are snapshots and counters. A request is never sent twice when that is not safe, and a body cut
 //! short never ends cleanly.
 
+mod attempt;
+mod body;
+mod client;
+mod connection;
+mod exchange;
+mod forward;
+mod headers;
+mod histogram;
 mod listener;
 mod metrics;
+mod pool;
+mod reply;
+mod thread;
+mod tries;
+mod upgrade;
 
-pub use listener::{Listener, OpenError, SiteInput};
+pub use listener::{Listener, OpenError};
 pub use metrics::Metrics;
+
+pub use crate::balance::SiteInput;

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    net,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::sleep,
 };
@@ -27,10 +28,12 @@ const QUEUE: usize = 1024;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+type Lane = (Worker, mpsc::Sender<Accepted>);
+
 /// Accepts for one listener.
 pub struct Acceptor {
-    socket: AsyncFd<TcpListener>,
-    lanes: Vec<(Worker, mpsc::Sender<Accepted>)>,
+    socket: net::TcpListener,
+    lanes: Vec<Lane>,
     slots: Arc<Semaphore>,
 }
 
@@ -57,7 +60,7 @@ impl Acceptor {
             })
             .unzip();
         let slots = Arc::new(Semaphore::new(limits::max_connections()));
-        Ok((Self { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, lanes, slots }, queues))
+        Ok((Self { socket: net::TcpListener::from_std(socket)?, lanes, slots }, queues))
     }
 
     /// Accepts until told to stop, then what is still queued, then closes the socket.
@@ -73,13 +76,14 @@ impl Acceptor {
             match accepted {
                 Ok((stream, permit)) => {
                     pause = FIRST_PAUSE;
-                    self.hand_over(stream, permit).await;
+                    Self::hand_over(&self.lanes, stream, permit).await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "accepting failed, pausing");
                     if reserve.take().is_some() {
-                        self.refuse_one();
+                        // The first in the queue sees a close instead of silence.
+                        drop(self.socket.accept().now_or_never());
                     }
                     tokio::select! {
                         () = stop.cancelled() => break,
@@ -95,12 +99,12 @@ impl Acceptor {
 
     async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
         let permit = Arc::clone(&self.slots).acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, _) = self.socket.async_io(Interest::READABLE, TcpListener::accept).await?;
-        Ok((stream, permit))
+        let (stream, _) = self.socket.accept().await?;
+        Ok((stream.into_std()?, permit))
     }
 
-    async fn hand_over(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        let Some((worker, lane)) = self.lanes.iter().min_by_key(|(worker, _)| worker.connections()) else {
+    async fn hand_over(lanes: &[Lane], stream: TcpStream, permit: OwnedSemaphorePermit) {
+        let Some((worker, lane)) = lanes.iter().min_by_key(|(worker, _)| worker.connections()) else {
             return;
         };
         let slot = Slot { _occupied: worker.occupy(), _permit: permit };
@@ -112,17 +116,11 @@ impl Acceptor {
         }
     }
 
-    /// With the reserve descriptor freed, the first in the queue sees a close instead of silence.
-    fn refuse_one(&self) {
-        if let Ok((stream, _)) = self.socket.get_ref().accept() {
-            drop(stream);
-        }
-    }
-
-    async fn finish(&self) {
+    async fn finish(self) {
+        let Ok(socket) = self.socket.into_std() else { return };
         while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
-            match self.socket.get_ref().accept() {
-                Ok((stream, _)) => self.hand_over(stream, permit).await,
+            match socket.accept() {
+                Ok((stream, _)) => Self::hand_over(&self.lanes, stream, permit).await,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
             }

@@ -1,1 +1,144 @@
+//! One check of one backend: connect, ask if there is something to ask, judge. No state, no schedule.
 
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::net;
+
+/// What a check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Connects.
+    Tcp,
+    /// GETs this path, and wants 200.
+    Http { path: String },
+}
+
+/// Why a check failed, in the words that users see in the 503.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("connection refused")]
+    Refused,
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    #[error("GET {path} answered {status}, not 200")]
+    Status { path: String, status: StatusCode },
+    #[error("GET {path} failed: {source}")]
+    Http { path: String, source: hyper::Error },
+    #[error("{0:?} is not a path to GET")]
+    Path(String),
+}
+
+impl Probe {
+    /// Runs the check; never takes longer than `limit`.
+    pub async fn check(&self, address: SocketAddr, limit: Duration) -> Result<(), Failure> {
+        timeout(limit, self.run(address, limit)).await.map_err(|_| Failure::TimedOut(limit))?
+    }
+
+    async fn run(&self, address: SocketAddr, limit: Duration) -> Result<(), Failure> {
+        let stream = net::connect(address, limit).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure::Refused,
+            io::ErrorKind::TimedOut => Failure::TimedOut(limit),
+            _ => Failure::Connect(error),
+        })?;
+        match self {
+            Self::Tcp => Ok(()),
+            Self::Http { path } => get(stream, address, path).await,
+        }
+    }
+}
+
+async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), Failure> {
+    let failed = |source| Failure::Http { path: path.to_owned(), source };
+    let request = Request::get(path)
+        .header(header::HOST, address.to_string())
+        .header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| Failure::Path(path.to_owned()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let mut connection = std::pin::pin!(connection);
+    let mut response = std::pin::pin!(sender.send_request(request));
+    let response = tokio::select! {
+        biased;
+        response = &mut response => response,
+        ended = &mut connection => match ended {
+            Ok(()) => response.await,
+            Err(error) => Err(error),
+        },
+    };
+    match response.map_err(failed)?.status() {
+        StatusCode::OK => Ok(()),
+        status => Err(Failure::Status { path: path.to_owned(), status }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(500);
+
+    /// Answers every connection with these bytes, or never for none.
+    async fn server(answer: Option<&'static str>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if let Some(answer) = answer {
+                    stream.read(&mut [0; 1024]).await.ok();
+                    stream.write_all(answer.as_bytes()).await.ok();
+                }
+                held.push(stream);
+            }
+        });
+        address
+    }
+
+    fn ready() -> Probe {
+        Probe::Http { path: "/ready".into() }
+    }
+
+    #[tokio::test]
+    async fn only_200_is_good() {
+        let good = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
+        ready().check(good, LIMIT).await.unwrap();
+        let bad = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
+        assert_eq!(ready().check(bad, LIMIT).await.unwrap_err().to_string(), "GET /ready answered 204 No Content, not 200");
+    }
+
+    #[tokio::test]
+    async fn silence_is_a_failure_after_the_time_limit() {
+        let silent = server(None).await;
+        assert!(matches!(ready().check(silent, LIMIT).await, Err(Failure::TimedOut(_))));
+        Probe::Tcp.check(silent, LIMIT).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn garbage_is_a_failure() {
+        let garbage = server(Some("SSH-2.0-OpenSSH_9.9\r\n")).await;
+        assert!(matches!(ready().check(garbage, LIMIT).await, Err(Failure::Http { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        for probe in [Probe::Tcp, ready()] {
+            assert!(matches!(probe.check(address, LIMIT).await, Err(Failure::Refused)));
+        }
+    }
+}

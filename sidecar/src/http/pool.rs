@@ -1,0 +1,117 @@
+//! Connections to one backend, of one thread: last in, first out, so that few stay warm and the others time out.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::task::spawn_local;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{body::RequestBody, metrics::Counters};
+use crate::{balance::Backend, net};
+
+/// Below the keep-alive of common servers (5 s with Node.js, uvicorn and Apache), which would close the connection just as
+/// it is used.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// Idle connections kept for one backend by one thread.
+const MOST: usize = 256;
+
+/// A host that has gone without a word is noticed after this time, and another backend is tried.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// A backend as one thread sees it.
+pub(super) struct Pool {
+    pub(super) backend: Arc<Backend<Counters>>,
+    idle: RefCell<Vec<Idle>>,
+    /// The backend has left the sets: nothing is kept for it.
+    closed: Cell<bool>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection to a backend; dropping it closes it at once.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<RequestBody>,
+    /// It has served a request before, so that the backend may be closing it just now.
+    pub(super) reused: bool,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Pool {
+    pub(super) fn new(backend: Arc<Backend<Counters>>) -> Self {
+        Self { backend, idle: RefCell::default(), closed: Cell::new(false) }
+    }
+
+    /// The connection used last that is good for another request.
+    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(last) = idle.pop() {
+            if last.is_fresh(now) && last.connection.sender.is_ready() {
+                return Some(last.connection);
+            }
+        }
+        None
+    }
+
+    /// Opens a connection, and tells everyone if the backend cannot be reached.
+    pub(super) async fn connect(&self) -> io::Result<Connection> {
+        let opened = match net::connect(self.backend.address, CONNECT).await {
+            Ok(stream) => http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other),
+            Err(error) => Err(error),
+        };
+        let (sender, connection) = opened.inspect_err(|error| {
+            self.backend.detail.connect_failures.fetch_add(1, Ordering::Relaxed);
+            if is_of_backend(error) {
+                self.backend.suspect();
+            }
+        })?;
+        let address = self.backend.address;
+        let task = spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%address, %error, "connection to a backend ended");
+            }
+        });
+        Ok(Connection { sender, reused: false, _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// Keeps the connection for the next request.
+    pub(super) fn put(&self, mut connection: Connection, now: Instant) {
+        let mut idle = self.idle.borrow_mut();
+        if !self.closed.get() && idle.len() < MOST && !connection.sender.is_closed() {
+            connection.reused = true;
+            idle.push(Idle { connection, since: now });
+        }
+    }
+
+    /// Drops what has been idle for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|idle| idle.is_fresh(now));
+    }
+
+    /// Closes idle connections now and the others once they have served.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+    }
+}
+
+impl Idle {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < IDLE && !self.connection.sender.is_closed()
+    }
+}
+
+/// Whether the error is about the backend, and not about this process, which may have run out of descriptors or ports.
+fn is_of_backend(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut)
+}

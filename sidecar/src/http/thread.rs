@@ -1,0 +1,147 @@
+//! A listener's share of one thread: its snapshot of the route, its pools, its connections. Nothing here is shared, so
+//! nothing is locked; the request path meets other threads only in the atomics of backends and budget.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    connection,
+    metrics::{Counters, ThreadCounters},
+    pool::Pool,
+};
+use crate::{
+    balance::{RetryBudget, Route},
+    net::Accepted,
+};
+
+/// How often idle connections to backends are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a listener is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serving,
+    /// Answers with `Connection: close`.
+    Draining,
+}
+
+/// What a thread gets from its listener.
+pub(super) struct Share {
+    pub(super) listener: Arc<str>,
+    pub(super) queue: mpsc::Receiver<Accepted>,
+    pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
+    /// The listener drops its end to cut everything off.
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) budget: Arc<RetryBudget>,
+    pub(super) counters: Arc<ThreadCounters>,
+    /// Dropped when the last connection has gone.
+    pub(super) done: mpsc::Sender<()>,
+}
+
+/// What the requests of one listener share on one thread.
+pub(super) struct Thread {
+    pub(super) listener: Arc<str>,
+    pub(super) budget: Arc<RetryBudget>,
+    pub(super) counters: Arc<ThreadCounters>,
+    local: RefCell<Rc<Local>>,
+    random: RefCell<fastrand::Rng>,
+    draining: Cell<bool>,
+}
+
+/// A route, and the pool of each of its backends in the same order.
+pub(super) struct Local {
+    pub(super) route: Arc<Route<Counters>>,
+    pub(super) pools: Vec<Rc<Pool>>,
+}
+
+impl Thread {
+    /// Serves the connections that arrive in the queue until it ends, or until the listener is dropped.
+    pub(super) async fn run(mut share: Share) {
+        let thread = Rc::new(Self {
+            listener: share.listener,
+            budget: share.budget,
+            counters: share.counters,
+            local: RefCell::new(Rc::new(Local { route: Arc::new(Route::empty()), pools: Vec::new() })),
+            random: RefCell::new(fastrand::Rng::new()),
+            draining: Cell::new(false),
+        });
+        thread.adopt(share.route.borrow_and_update().clone());
+        let mut connections = JoinSet::new();
+        let mut sweep = interval(SWEEP);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut accepting, mut following) = (true, true);
+        while accepting || !connections.is_empty() {
+            tokio::select! {
+                biased;
+                changed = share.route.changed(), if following => match changed {
+                    Ok(()) => thread.adopt(share.route.borrow_and_update().clone()),
+                    Err(_) => following = false,
+                },
+                changed = share.phase.changed() => match changed {
+                    Ok(()) => thread.draining.set(*share.phase.borrow_and_update() == Phase::Draining),
+                    Err(_) => break,
+                },
+                accepted = share.queue.recv(), if accepting => match accepted {
+                    Some(accepted) => {
+                        thread.counters.connections.fetch_add(1, Ordering::Relaxed);
+                        let served = connection::serve(Rc::clone(&thread), accepted, share.phase.clone());
+                        connections.spawn_local(served);
+                    }
+                    None => accepting = false,
+                },
+                Some(_) = connections.join_next() => {
+                    thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
+                }
+                _ = sweep.tick() => thread.sweep(),
+            }
+        }
+        thread.counters.connections.fetch_sub(connections.len(), Ordering::Relaxed);
+        connections.shutdown().await;
+        drop(share.done);
+    }
+
+    /// Takes over a new route. Backends that stay keep their connections; of those that have gone, idle ones are closed.
+    fn adopt(&self, route: Arc<Route<Counters>>) {
+        let mut old: HashMap<u64, Rc<Pool>> =
+            self.local().pools.iter().map(|pool| (pool.backend.id, Rc::clone(pool))).collect();
+        let pools = route
+            .backends
+            .iter()
+            .map(|backend| old.remove(&backend.id).unwrap_or_else(|| Rc::new(Pool::new(Arc::clone(backend)))))
+            .collect();
+        self.local.replace(Rc::new(Local { route, pools }));
+        for gone in old.values() {
+            gone.close();
+        }
+    }
+
+    fn sweep(&self) {
+        let now = Instant::now();
+        for pool in &self.local().pools {
+            pool.sweep(now);
+        }
+    }
+
+    pub(super) fn local(&self) -> Rc<Local> {
+        Rc::clone(&self.local.borrow())
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(super) fn random(&self, below: usize) -> usize {
+        self.random.borrow_mut().usize(..below)
+    }
+}
