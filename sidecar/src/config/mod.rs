@@ -1,1 +1,20 @@
+//! Configuration: bytes -> [`load`] -> [`Checked`], and where the bytes come from ([`source`]).
+//!
+//! A [`Checked`] cannot hold a wrong value; what is wrong with a file is told in full, each error with line, field and
+//! remedy. Unknown fields are warnings, so that a sidecar of this release reads what a newer operator writes.
 
+mod checked;
+mod diagnose;
+mod lines;
+mod load;
+mod problem;
+mod rules;
+mod shape;
+pub mod source;
+
+#[cfg(test)]
+mod tests;
+
+pub use checked::{Checked, CheckedListener, CheckedSite};
+pub use load::{Loaded, MAX_SIZE, load};
+pub use problem::{Problem, Rejected};

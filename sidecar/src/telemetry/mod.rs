@@ -1,1 +1,5 @@
+//! Logs and metrics of the process.
 
+pub mod log;
+pub mod metrics;
+pub mod process;

@@ -1,0 +1,53 @@
+//! `sidecar check`: file -> everything that is wrong with it, or what it says.
+
+use std::{
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::ExitCode,
+};
+
+use crate::config::{
+    Checked, load,
+    source::{Reading, file},
+};
+
+/// Prints errors and warnings to `err`, and a summary of a good file to `out`.
+pub(super) fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+    let document = match file::read(path) {
+        Reading::Found { document, .. } => document,
+        Reading::Missing { awaited, .. } => {
+            writeln!(err, "{awaited}")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let admin = SocketAddr::from((Ipv4Addr::UNSPECIFIED, crds::names::ADMIN_PORT));
+    match load(&document.bytes, admin) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                writeln!(err, "warning: {}", warning.in_file(&document.name))?;
+            }
+            writeln!(out, "OK: {}", document.name)?;
+            summarize(&loaded.config, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(rejected) => {
+            for problem in &rejected.problems {
+                writeln!(err, "{}", problem.in_file(&document.name))?;
+            }
+            for warning in &rejected.warnings {
+                writeln!(err, "warning: {}", warning.in_file(&document.name))?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn summarize(config: &Checked, out: &mut dyn Write) -> io::Result<()> {
+    for listener in config.http() {
+        let sites: Vec<&str> = listener.sites().iter().map(|site| site.name()).collect();
+        let (name, address) = (listener.name(), listener.socket_address());
+        writeln!(out, "  http listener {name} on {address}, sites in failover order: {}", sites.join(", "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! A configuration that was checked: nothing below has to ask again whether a value makes sense.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crds::config::{BackendSource, HttpListener, PolicyReference, SidecarConfig};
+
+/// A configuration without errors. Only [`load`](super::load) makes one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    policy: Option<PolicyReference>,
+    drain_timeout: Duration,
+    http: Vec<CheckedListener>,
+}
+
+/// A listener whose name and address no other listener has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedListener {
+    listener: HttpListener,
+    sites: Vec<CheckedSite>,
+}
+
+/// A site whose backends each have exactly one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedSite {
+    name: String,
+    sources: Vec<BackendSource>,
+}
+
+impl Checked {
+    /// The caller has found no problem in `config`; a backend without a source would be left out.
+    pub(super) fn new(config: SidecarConfig) -> Self {
+        let listener = |listener: HttpListener| CheckedListener {
+            sites: listener
+                .sites
+                .iter()
+                .map(|site| CheckedSite {
+                    name: site.name.clone(),
+                    sources: site.backends.iter().filter_map(crds::config::Backend::source).collect(),
+                })
+                .collect(),
+            listener,
+        };
+        Self {
+            policy: config.policy,
+            drain_timeout: config.drain_timeout.as_std(),
+            http: config.http.into_iter().map(listener).collect(),
+        }
+    }
+
+    /// The policy that this came from, and its generation; `None` for a file written by hand.
+    pub fn policy(&self) -> Option<&PolicyReference> {
+        self.policy.as_ref()
+    }
+
+    pub fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+
+    pub fn http(&self) -> &[CheckedListener] {
+        &self.http
+    }
+
+    /// Every source of every site, as often as it is named.
+    pub fn sources(&self) -> impl Iterator<Item = &BackendSource> {
+        self.http.iter().flat_map(|listener| &listener.sites).flat_map(|site| &site.sources)
+    }
+}
+
+impl CheckedListener {
+    pub fn name(&self) -> &str {
+        &self.listener.name
+    }
+
+    pub fn socket_address(&self) -> SocketAddr {
+        self.listener.socket_address()
+    }
+
+    pub fn listener(&self) -> &HttpListener {
+        &self.listener
+    }
+
+    pub fn sites(&self) -> &[CheckedSite] {
+        &self.sites
+    }
+}
+
+impl CheckedSite {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn sources(&self) -> &[BackendSource] {
+        &self.sources
+    }
+}

@@ -1,0 +1,57 @@
+//! Everything that is wrong with a file that cannot be used: shape, rules, duplicate keys, each with its line.
+
+use std::net::SocketAddr;
+
+use crds::config::{HttpListener, SidecarConfig};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Problem, Rejected,
+    lines::{self, Lines},
+    rules,
+    shape::Shape,
+};
+
+/// For a file that is YAML and yet no configuration. The rules are checked for the listeners that can be read.
+pub(super) fn undecodable(text: &str, value: &Value, admin: SocketAddr) -> Rejected {
+    let listeners: Vec<Option<HttpListener>> = value
+        .get("http")
+        .and_then(Value::as_array)
+        .map(|items| items.iter().map(|item| HttpListener::deserialize(item).ok()).collect())
+        .unwrap_or_default();
+    let listeners: Vec<_> = listeners.iter().map(Option::as_ref).collect();
+    let mut rejected = wrong(text, rules::check(&listeners, admin), Shape::of(value));
+    if rejected.problems.is_empty() {
+        let mut problems = vec![undecoded(text, value)];
+        Lines::of(text).place(&mut problems);
+        rejected.problems = problems;
+    }
+    rejected
+}
+
+/// Puts together what was found, in the order of the file.
+pub(super) fn wrong(text: &str, mut problems: Vec<Problem>, shape: Shape) -> Rejected {
+    let Shape { problems: misshapen, unknown: mut warnings } = shape;
+    problems.extend(misshapen);
+    problems.extend(lines::duplicate_key(text));
+    let lines = Lines::of(text);
+    lines.place(&mut problems);
+    lines.place(&mut warnings);
+    Rejected { problems, warnings }
+}
+
+/// What the decoder says, for an error that the schema does not know of.
+fn undecoded(text: &str, value: &Value) -> Problem {
+    match serde_path_to_error::deserialize::<_, SidecarConfig>(value) {
+        Err(error) => {
+            let path = error.path().to_string();
+            Problem::at(path, error.into_inner().to_string(), "see the policy reference for this field")
+        }
+        Ok(_) => {
+            let error = serde_yaml::from_str::<SidecarConfig>(text).err();
+            let message = error.map_or_else(|| "this is no configuration".to_owned(), |e| e.to_string());
+            Problem::at("", message, "see the policy reference")
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What no schema can say: how values must fit together.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use crds::config::{Backend, HealthCheck, HttpListener, Site};
+
+use super::Problem;
+
+/// Checks the listeners that could be read; each stands at its place in the file.
+pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut names = HashMap::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let Some(listener) = listener else { continue };
+        let path = format!("http[{index}]");
+        unique(&listener.name, &path, "listener", &mut names, &mut problems);
+        address(listener, &path, admin, &mut problems);
+        for earlier in listeners[..index].iter().flatten().filter(|earlier| listener.collides_with(earlier)) {
+            problems.push(Problem::at(
+                format!("{path}.port"),
+                format!("{} is taken by the listener {:?}", listener.socket_address(), earlier.name),
+                "give each listener its own port",
+            ));
+        }
+        health(&listener.health, &path, &mut problems);
+        sites(listener, &path, &mut problems);
+    }
+    problems
+}
+
+fn unique<'a>(
+    name: &'a str,
+    path: &str,
+    what: &str,
+    names: &mut HashMap<&'a str, String>,
+    problems: &mut Vec<Problem>,
+) {
+    match names.get(name) {
+        Some(first) => problems.push(Problem::at(
+            format!("{path}.name"),
+            format!("{first} is named {name:?} too"),
+            format!("give each {what} its own name"),
+        )),
+        None => {
+            names.insert(name, path.to_owned());
+        }
+    }
+}
+
+fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mut Vec<Problem>) {
+    let ip = listener.address;
+    if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
+        problems.push(Problem::at(
+            format!("{path}.address"),
+            format!("{ip} is not an address that one can listen on"),
+            "write 127.0.0.1, or 0.0.0.0 to take requests from outside",
+        ));
+    }
+    let covers = ip == admin.ip() || ip.is_unspecified() || admin.ip().is_unspecified();
+    if listener.port == admin.port() && covers {
+        problems.push(Problem::at(
+            format!("{path}.port"),
+            format!("port {} serves the sidecar's own /live, /ready and /metrics", admin.port()),
+            "choose another port",
+        ));
+    }
+}
+
+fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
+    for (field, value) in [("interval", health.interval), ("timeout", health.timeout)] {
+        if value.as_std().is_zero() {
+            problems.push(Problem::at(
+                format!("{path}.health.{field}"),
+                "it is zero",
+                "write a duration such as 5s or 500ms",
+            ));
+        }
+    }
+}
+
+fn sites(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
+    let mut names = HashMap::new();
+    for (index, Site { name, backends }) in listener.sites.iter().enumerate() {
+        let path = format!("{path}.sites[{index}]");
+        unique(name, &path, "site", &mut names, problems);
+        for (index, backend) in backends.iter().enumerate() {
+            self::backend(backend, listener, &format!("{path}.backends[{index}]"), problems);
+        }
+    }
+}
+
+fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
+    if backend.source().is_none() {
+        let named = [
+            ("service", backend.service.is_some()),
+            ("addresses", backend.addresses.is_some()),
+            ("dns", backend.dns.is_some()),
+            ("unresolved", backend.unresolved.is_some()),
+        ];
+        let named: Vec<&str> = named.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
+        let message = match named.as_slice() {
+            [] => "it says not where backends come from".to_owned(),
+            several => format!("it has {} sources: {}", several.len(), several.join(", ")),
+        };
+        problems.push(Problem::at(path, message, "write exactly one of service, addresses or dns"));
+    }
+    for (index, pattern) in backend.addresses.iter().flatten().enumerate() {
+        for address in pattern.addresses() {
+            if let Some((message, remedy)) = unusable(*address, listener) {
+                problems.push(Problem::at(format!("{path}.addresses[{index}]"), message, remedy));
+                break;
+            }
+        }
+    }
+}
+
+/// Why requests cannot be sent to an address.
+fn unusable(address: SocketAddr, listener: &HttpListener) -> Option<(String, &'static str)> {
+    let ip = address.ip();
+    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::from([255; 4]) {
+        return Some((
+            format!("{ip} is not the address of a server"),
+            "write the address that the server is reached at, such as 127.0.0.1 for one in this pod",
+        ));
+    }
+    let itself = address.port() == listener.port
+        && (ip == listener.address || listener.address.is_unspecified() && ip.is_loopback());
+    itself.then(|| {
+        (format!("{address} is the listener itself, which would call itself for ever"), "write the server's own address")
+    })
+}

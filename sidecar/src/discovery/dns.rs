@@ -1,0 +1,166 @@
+//! A DNS name: ask -> publish -> wait for the TTL -> ask again. An error keeps what was found and is retried.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crds::config::DnsBackend;
+use futures::future::BoxFuture;
+use hickory_resolver::{
+    TokioResolver,
+    config::LookupIpStrategy,
+    lookup_ip::LookupIp,
+    net::NetError,
+    proto::rr::RecordType,
+};
+use tokio::{sync::OnceCell, time};
+
+use super::{Publisher, cluster::Backoff};
+use crate::balance::{Endpoint, Unavailable};
+
+/// A TTL below this would make a query of every request's worth of time.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
+/// A name is asked for again after this time, whatever its TTL.
+const LONGEST_TTL: Duration = Duration::from_secs(300);
+/// Time for all of one lookup: every search domain, every server, every attempt.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for one query to one server.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Addresses beyond this number are left out.
+const MAX_ADDRESSES: usize = 1024;
+
+/// What a name stands for, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub addresses: Vec<IpAddr>,
+    pub ttl: Duration,
+}
+
+/// Why a name gives no addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    #[error("it does not exist; check its spelling, and whether the pod's search domains complete it")]
+    NoSuchName,
+    #[error("it has no A or AAAA records; check its spelling")]
+    NoAddresses,
+    #[error("no DNS server has answered in time; check that this pod reaches its DNS servers")]
+    Timeout,
+    #[error("the DNS servers gave an error ({0})")]
+    Server(String),
+    #[error("/etc/resolv.conf cannot be used ({0})")]
+    Setup(String),
+}
+
+/// Who answers for names.
+pub trait Lookup: Send + Sync {
+    /// `known` are the addresses of the answer before: those of a family whose servers fail are kept.
+    fn lookup<'a>(&'a self, host: &'a str, known: &'a [IpAddr]) -> BoxFuture<'a, Result<Answer, LookupError>>;
+}
+
+/// Publishes the addresses of a name until it is dropped.
+pub(super) async fn follow(lookup: &dyn Lookup, dns: &DnsBackend, publisher: &Publisher) {
+    let what = format!("DNS name {}", dns.host);
+    let reason = |error: &LookupError| Unavailable { what: what.clone(), message: error.to_string() };
+    let mut backoff = Backoff::new();
+    let mut failing: Option<LookupError> = None;
+    loop {
+        let known: Vec<IpAddr> = publisher.endpoints().iter().map(|endpoint| endpoint.address.ip()).collect();
+        let answer = time::timeout(LOOKUP_TIMEOUT, lookup.lookup(dns.host.as_str(), &known)).await;
+        let delay = match answer.unwrap_or(Err(LookupError::Timeout)) {
+            Ok(answer) => {
+                if failing.take().is_some() {
+                    tracing::info!(what, "the name resolves again");
+                }
+                backoff = Backoff::new();
+                let endpoints = answer.addresses.iter().take(MAX_ADDRESSES).map(|&ip| Endpoint {
+                    address: (ip, dns.port).into(),
+                    terminating: false,
+                });
+                publisher.answered(endpoints.collect(), || reason(&LookupError::NoAddresses));
+                answer.ttl.clamp(SHORTEST_TTL, LONGEST_TTL)
+            }
+            Err(error) => {
+                if failing.as_ref() != Some(&error) {
+                    tracing::warn!(what, %error, "the name does not resolve; the last good backends stay");
+                }
+                if known.is_empty() && matches!(error, LookupError::NoSuchName | LookupError::NoAddresses) {
+                    // That is an answer, if not one that helps.
+                    publisher.answered(Vec::new(), || reason(&error));
+                } else {
+                    publisher.failed(reason(&error));
+                }
+                failing = Some(error);
+                backoff.next()
+            }
+        };
+        time::sleep(delay).await;
+    }
+}
+
+/// The DNS servers and search domains of /etc/resolv.conf, read when the first name is asked for.
+#[derive(Default)]
+pub struct SystemDns {
+    resolver: OnceCell<TokioResolver>,
+}
+
+impl SystemDns {
+    /// One resolver that is made already.
+    pub fn with_resolver(resolver: TokioResolver) -> Arc<Self> {
+        Arc::new(Self { resolver: OnceCell::new_with(Some(resolver)) })
+    }
+
+    async fn ask(&self, host: &str, known: &[IpAddr]) -> Result<Answer, LookupError> {
+        let resolver = self.resolver.get_or_try_init(|| async { system_resolver() }).await?;
+        let found = resolver.lookup_ip(host).await.map_err(|error| lookup_error(&error))?;
+        let mut addresses: Vec<IpAddr> = found.iter().collect();
+        for (family, is_of) in
+            [(RecordType::A, IpAddr::is_ipv4 as fn(&IpAddr) -> bool), (RecordType::AAAA, IpAddr::is_ipv6)]
+        {
+            let lost = known.iter().any(is_of) && !addresses.iter().any(is_of);
+            if lost && fails(resolver, &found, family).await {
+                addresses.extend(known.iter().copied().filter(is_of));
+            }
+        }
+        let ttl = found.valid_until().saturating_duration_since(Instant::now());
+        Ok(Answer { addresses, ttl })
+    }
+}
+
+impl Lookup for SystemDns {
+    fn lookup<'a>(&'a self, host: &'a str, known: &'a [IpAddr]) -> BoxFuture<'a, Result<Answer, LookupError>> {
+        Box::pin(self.ask(host, known))
+    }
+}
+
+/// Whether the servers fail for a family, rather than say that the name has no such addresses. The resolver gives one
+/// family as the whole answer when the other one fails.
+async fn fails(resolver: &TokioResolver, found: &LookupIp, family: RecordType) -> bool {
+    let name = found.query().name().clone();
+    let answer = resolver.lookup(name, family).await;
+    answer.is_err_and(|error| !error.is_no_records_found())
+}
+
+fn system_resolver() -> Result<TokioResolver, LookupError> {
+    let setup = |error: NetError| LookupError::Setup(error.to_string());
+    let mut builder = TokioResolver::builder_tokio().map_err(setup)?;
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.timeout = QUERY_TIMEOUT;
+    // A name is asked for when its TTL has passed and not before, so that a cache would only cost memory.
+    options.cache_size = 0;
+    builder.build().map_err(setup)
+}
+
+fn lookup_error(error: &NetError) -> LookupError {
+    if error.is_nx_domain() {
+        LookupError::NoSuchName
+    } else if error.is_no_records_found() {
+        LookupError::NoAddresses
+    } else if matches!(error, NetError::Timeout) {
+        LookupError::Timeout
+    } else {
+        LookupError::Server(error.to_string())
+    }
+}

@@ -1,0 +1,28 @@
+//! One core/v1 Endpoints object -> what it says of the wanted port. Pure.
+
+use std::net::IpAddr;
+
+use crds::config::{AddressFamily, ServiceBackend};
+use k8s_openapi::api::core::v1::Endpoints;
+
+use super::Part;
+use crate::balance::Endpoint;
+
+pub(super) fn read(object: &Endpoints, service: &ServiceBackend) -> Part {
+    let mut part = Part::default();
+    for subset in object.subsets.iter().flatten() {
+        let ports = subset.ports.as_deref().unwrap_or_default();
+        part.ports.extend(ports.iter().map(|port| port.name.clone().unwrap_or_default()));
+        let wanted = ports.iter().find(|port| {
+            port.name.as_deref().unwrap_or_default() == service.port_name
+                && port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+        });
+        let Some(number) = wanted.and_then(|port| u16::try_from(port.port).ok()) else { continue };
+        let addresses = subset.addresses.iter().flatten().filter_map(|address| address.ip.parse::<IpAddr>().ok());
+        let of_family = addresses.filter(|ip| ip.is_ipv4() == (service.family == AddressFamily::IPv4));
+        part.endpoints
+            .extend(of_family.map(|ip| Endpoint { address: (ip, number).into(), terminating: false }));
+        part.not_ready += subset.not_ready_addresses.iter().flatten().count();
+    }
+    part
+}

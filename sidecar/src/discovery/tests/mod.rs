@@ -1,0 +1,55 @@
+//! Discovery against a fake API server that speaks bytes, and a fake or real DNS server.
+
+mod api;
+mod dns;
+mod fake_api;
+
+use std::{sync::Arc, time::Duration};
+
+use crds::config::{BackendSource, ServiceBackend, UnresolvedBackend};
+use tokio::time;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{cluster::Cluster, dns::Lookup, state::StateDir, *};
+
+/// Virtual time that any wait in a test may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn discovery(cluster: Arc<Cluster>, lookup: Arc<dyn Lookup>, state: StateDir) -> Discovery {
+    Discovery::new(cluster, lookup, Arc::new(state), TaskTracker::new(), CancellationToken::new())
+}
+
+async fn wait(backends: &mut Backends, what: &str, holds: impl Fn(&BackendSet) -> bool) -> Arc<BackendSet> {
+    let found = time::timeout(DEADLINE, backends.wait_for(|set| holds(set))).await.map(|set| set.unwrap().clone());
+    found.unwrap_or_else(|_| panic!("{what}: {:?}", backends.borrow()))
+}
+
+fn addresses(set: &BackendSet) -> Vec<String> {
+    set.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+}
+
+fn minio() -> BackendSource {
+    BackendSource::Service(ServiceBackend {
+        namespace: "storage".to_owned(),
+        name: "minio".to_owned(),
+        port_name: "http".to_owned(),
+        family: Default::default(),
+    })
+}
+
+#[tokio::test]
+async fn static_addresses_and_what_is_unresolved_are_known_at_once() {
+    let mut discovery =
+        discovery(Arc::default(), Arc::new(super::dns::SystemDns::default()), StateDir::default());
+    let backends = discovery.subscribe(&[
+        BackendSource::Addresses(vec!["10.0.0.{1...2}:80".parse().unwrap(), "10.0.0.1:80".parse().unwrap()]),
+        BackendSource::Unresolved(UnresolvedBackend {
+            what: "Service storage/minio".to_owned(),
+            message: "it does not exist".to_owned(),
+        }),
+    ]);
+    let set = backends.borrow().clone();
+    assert_eq!(addresses(&set), ["10.0.0.1:80", "10.0.0.2:80"]);
+    assert_eq!(set.unavailable[0].what, "Service storage/minio");
+    assert!(set.answered);
+}
