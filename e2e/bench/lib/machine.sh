@@ -1,0 +1,76 @@
+# shellcheck shell=bash
+# What the machine must have and must not run, and what the reader should know about it.
+
+# package:program that proves it is there
+PACKAGES=(haproxy:haproxy nginx-light:nginx wrk:wrk curl:curl)
+# Debian starts these when they are installed.
+SERVICES=(haproxy nginx)
+
+# kube-proxy's rules make the kernel track every connection, on loopback too.
+require_no_cluster() {
+  local status
+  status=$(env -u KUBECONFIG "$REPO/e2e/cluster/control" status 2>/dev/null) || true
+  if [[ $status == *" running, pid "* || $status == "kind cluster"* ]]; then
+    die "the test cluster is up: kube-proxy's rules slow loopback down, and its parts use the processors" "take it down: e2e/cluster/down"
+  fi
+  if have nft && [[ $(nft list tables 2>/dev/null) == *kube-proxy* ]]; then
+    die "kube-proxy's rules are on this machine: the kernel tracks every connection on loopback" "measure on a machine that is no Kubernetes node"
+  fi
+}
+
+require_packages() {
+  local entry service missing=()
+  PATH=$PATH:/usr/sbin
+  for entry in "${PACKAGES[@]}"; do
+    have "${entry#*:}" || missing+=("${entry%%:*}")
+  done
+  ((${#missing[@]})) || return 0
+  ((EUID == 0)) && have apt-get || die "these are missing: ${missing[*]}" "install them (the names are Debian's) and run again"
+  say "installing Debian packages: ${missing[*]}; their services are stopped and disabled"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"; } </dev/null >&2 || die "apt-get failed"
+  for service in "${SERVICES[@]}"; do
+    [[ " ${missing[*]} " != *" $service"* ]] || stop_service "$service"
+  done
+}
+
+stop_service() {
+  if [[ -d /run/systemd/system ]]; then
+    systemctl disable --now "$1" >&2 || say "the service $1 could not be stopped"
+  else
+    service "$1" stop >/dev/null 2>&1 || true
+  fi
+}
+
+# As images and tests are built: all of the workspace, so that its crates are compiled once.
+require_programs() {
+  local programs=${BENCH_BIN:-}
+  if [[ -z $programs ]]; then
+    (cd "$REPO" && cargo build --release --locked --workspace --bins >&2)
+    programs=$TARGET/$(rustc -vV | sed -n 's/^host: //p')/release
+  fi
+  SIDECAR=$programs/sidecar
+  [[ -x $SIDECAR ]] || die "there is no program $SIDECAR"
+}
+
+describe_machine() {
+  local load
+  read -r load _ </proc/loadavg
+  echo "$(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) processors, Linux $(uname -r), load average $load"
+  echo "HAProxy $(haproxy -v | sed -n 's/^HAProxy version \([^ ]*\).*/\1/p'), $(nginx -v 2>&1 | sed 's/.*: //'), commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown)$(uncommitted)"
+  awk -v load="$load" -v processors="$(nproc)" 'BEGIN {exit !(load > processors / 4)}' && say "the machine is not idle (load average $load): believe ratios only, and those with a narrow spread"
+  STOLEN_BEFORE=$(stolen)
+}
+
+uncommitted() {
+  git -C "$REPO" diff --quiet HEAD -- crds operator sidecar 2>/dev/null || echo " with uncommitted changes"
+}
+
+# Ticks of all processors, and those that the host gave to others.
+stolen() { awk '$1 == "cpu" {for (i = 2; i <= 9; i++) all += $i; print all, $9}' /proc/stat; }
+
+steal() {
+  awk -v before="$STOLEN_BEFORE" -v after="$(stolen)" 'BEGIN {
+    split(before, b); split(after, a)
+    printf "Stolen by the host while this ran: %.1f %% of processor time.\n", a[1] > b[1] ? 100 * (a[2] - b[2]) / (a[1] - b[1]) : 0
+  }'
+}
