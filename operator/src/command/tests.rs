@@ -56,7 +56,10 @@ fn first_sidecar<'a>(value: &'a Value, path: &str) -> &'a Value {
 
 #[test]
 fn every_kind_with_a_pod_template_is_injected() {
-    let pod = format!("kind: Pod\n{}", "metadata: {name: web, annotations: {sidecar.io/inject: 'true'}}\nspec: {containers: [{name: app}]}\n");
+    let pod = format!(
+        "kind: Pod\n{}",
+        "metadata: {name: web, annotations: {sidecar.io/inject: 'true'}}\nspec: {containers: [{name: app}]}\n"
+    );
     let workload = format!("{{template: {POD}}}");
     for (manifest, path) in [
         (pod, ""),
@@ -67,9 +70,15 @@ fn every_kind_with_a_pod_template_is_injected() {
         (template("ReplicationController", &workload), "/spec/template"),
         (template("Job", &workload), "/spec/template"),
         (template("Rollout", &workload), "/spec/template"),
-        (template("CronJob", &format!("{{jobTemplate: {{spec: {workload}}}}}")), "/spec/jobTemplate/spec/template"),
+        (
+            template("CronJob", &format!("{{jobTemplate: {{spec: {workload}}}}}")),
+            "/spec/jobTemplate/spec/template",
+        ),
         (format!("kind: PodTemplate\ntemplate: {POD}\n"), "/template"),
-        (format!("kind: List\nitems: [{{kind: Service}}, {{kind: Job, spec: {workload}}}]\n"), "/items/1/spec/template"),
+        (
+            format!("kind: List\nitems: [{{kind: Service}}, {{kind: Job, spec: {workload}}}]\n"),
+            "/items/1/spec/template",
+        ),
     ] {
         let (out, _) = Files::new(&manifest).inject().unwrap();
         let value: Value = serde_yaml::from_str(&out).unwrap();
@@ -81,10 +90,16 @@ fn every_kind_with_a_pod_template_is_injected() {
 fn other_documents_pass_through_with_their_comments() {
     let service = "# for the web\nkind: Service\nmetadata: {name: web} # short\n";
     let spark = "kind: SparkApplication\nmetadata: {name: job}\nspec:\n  driver: {template: {spec: {}}}\n";
-    let manifest = format!("{service}---\n{spark}--- # next\n{}", template("Deployment", &format!("{{template: {POD}}}")));
+    let manifest = format!(
+        "{service}---\n{spark}--- # next\n{}",
+        template("Deployment", &format!("{{template: {POD}}}"))
+    );
     let (out, notes) = Files::new(&manifest).inject().unwrap();
     assert!(out.starts_with(&format!("{service}---\n{spark}---\n")), "{out}");
-    assert!(notes.contains("Service web: no pod template") && notes.contains("SparkApplication job"), "{notes}");
+    assert!(
+        notes.contains("Service web: no pod template") && notes.contains("SparkApplication job"),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -107,12 +122,19 @@ fn a_denial_names_the_document_and_the_remedy() {
 
 #[test]
 fn explain_says_what_would_be_done_and_why() {
-    let manifest = format!("{}---\n{}", template("Job", &format!("{{template: {POD}}}")), template("Deployment", "{template: {spec: {containers: []}}}"));
+    let manifest = format!(
+        "{}---\n{}",
+        template("Job", &format!("{{template: {POD}}}")),
+        template("Deployment", "{template: {spec: {containers: []}}}")
+    );
     let files = Files::new(&manifest);
     let mut out = Vec::new();
     explain(&files.args, &mut out).unwrap();
     let out = String::from_utf8(out).unwrap();
-    assert_eq!(out, "Job web: injected by policy data at generation 3\nDeployment web: skipped: not annotated sidecar.io/inject\n");
+    assert_eq!(
+        out,
+        "Job web: injected by policy data at generation 3\nDeployment web: skipped: not annotated sidecar.io/inject\n"
+    );
 }
 
 #[test]

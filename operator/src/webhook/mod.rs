@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 pub use handler::router;
 pub use metrics::Metrics;
-pub use policies::{ClusterPolicies, LiveReadError, PolicySource};
+pub use policies::{LiveReadError, PolicySource};
 pub use serve::{ServeError, serve, server_config};
 
 use crate::inject::{Platform, Settings};

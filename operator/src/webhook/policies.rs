@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use crds::policy::SidecarPolicy;
-use futures::{FutureExt, future::BoxFuture};
-use kube::{Api, Client, ResourceExt, api::ListParams, runtime::reflector::Store};
+use futures::future::BoxFuture;
 
 /// The API server could not be asked. The pod's author can only try again.
 #[derive(Debug, thiserror::Error)]
@@ -25,33 +24,4 @@ pub trait PolicySource: Send + Sync + 'static {
         &'a self,
         namespace: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>>;
-}
-
-/// The policies of a cluster.
-#[derive(Clone)]
-pub struct ClusterPolicies {
-    pub store: Store<SidecarPolicy>,
-    pub client: Client,
-}
-
-impl PolicySource for ClusterPolicies {
-    fn cached(&self, namespace: &str) -> Vec<Arc<SidecarPolicy>> {
-        let mut policies = self.store.state();
-        policies.retain(|policy| policy.namespace().as_deref() == Some(namespace));
-        policies
-    }
-
-    fn live<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>> {
-        async move {
-            let policies = Api::<SidecarPolicy>::namespaced(self.client.clone(), namespace)
-                .list(&ListParams::default())
-                .await
-                .map_err(|source| LiveReadError { namespace: namespace.to_owned(), source })?;
-            Ok(policies.items.into_iter().map(Arc::new).collect())
-        }
-        .boxed()
-    }
 }

@@ -13,11 +13,20 @@ async fn an_opted_in_pod_is_patched_with_additions_and_the_decision_is_audited()
     assert_eq!(response["patchType"], "JSONPatch");
     let operations = patch(&response);
     assert!(operations.iter().all(|operation| operation["op"] == "add"), "{operations:?}");
-    assert!(operations.iter().any(|operation| operation["path"] == "/metadata/annotations/sidecar.io~1shape-hash"));
-    let audit = json!({"decision": "injected by policy data at generation 3", "policy": "data", "generation": "3"});
+    assert!(
+        operations
+            .iter()
+            .any(|operation| operation["path"] == "/metadata/annotations/sidecar.io~1shape-hash")
+    );
+    let audit =
+        json!({"decision": "injected by policy data at generation 3", "policy": "data", "generation": "3"});
     assert_eq!(response["auditAnnotations"], audit);
     assert_eq!(webhook.live_reads(), 0);
-    assert!(webhook.metrics().contains("webhook_admissions_total{outcome=\"Injected\"} 1"), "{}", webhook.metrics());
+    assert!(
+        webhook.metrics().contains("webhook_admissions_total{outcome=\"Injected\"} 1"),
+        "{}",
+        webhook.metrics()
+    );
 }
 
 #[tokio::test]
@@ -57,7 +66,10 @@ async fn a_denial_names_the_pod_and_the_remedy() {
     assert_eq!(response["allowed"], false);
     assert_eq!(response["status"]["code"], 403);
     let message = response["status"]["message"].as_str().unwrap();
-    assert!(message.starts_with("pod web-7d9f-* in namespace analytics: annotation sidecar.io/inject is \"yes\""), "{message}");
+    assert!(
+        message.starts_with("pod web-7d9f-* in namespace analytics: annotation sidecar.io/inject is \"yes\""),
+        "{message}"
+    );
     assert!(response["auditAnnotations"]["decision"].as_str().unwrap().starts_with("denied: "));
 }
 

@@ -18,7 +18,10 @@ async fn a_body_that_is_no_review_is_a_bad_request_with_the_reason() {
         ("{", "not an AdmissionReview"),
         ("[]", "not an AdmissionReview"),
         ("{}", "answers AdmissionReview of admission.k8s.io/v1"),
-        (r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#, "\"admission.k8s.io/v1beta1\""),
+        (
+            r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#,
+            "\"admission.k8s.io/v1beta1\"",
+        ),
         (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, "no request"),
         (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, "uid"),
     ] {
@@ -56,7 +59,11 @@ async fn more_than_8_mib_is_refused_and_just_below_is_read() {
     let endless = stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b' '; 65_536])));
     let (status, _) = webhook.post("application/json", Body::from_stream(endless)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "a body of unknown length is bounded too");
-    assert!(webhook.metrics().contains("webhook_rejections_total{reason=\"TooLarge\"} 2"), "{}", webhook.metrics());
+    assert!(
+        webhook.metrics().contains("webhook_rejections_total{reason=\"TooLarge\"} 2"),
+        "{}",
+        webhook.metrics()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,7 +49,10 @@ impl PolicySource for Policies {
         self.cached.clone()
     }
 
-    fn live<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>> {
+    fn live<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         async move {
             match &self.live {
@@ -93,7 +96,8 @@ impl Webhook {
     }
 
     async fn post(&self, content_type: &str, body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
-        let request = Request::post("/inject").header(header::CONTENT_TYPE, content_type).body(body.into()).unwrap();
+        let request =
+            Request::post("/inject").header(header::CONTENT_TYPE, content_type).body(body.into()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status();
         (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())

@@ -50,7 +50,11 @@ async fn start(router: Router, config: ServerConfig, grace: Duration) -> Server 
     Server { address, tls, shutdown, task }
 }
 
-async fn connect(address: SocketAddr, root: &CertificateDer<'static>, protocol: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+async fn connect(
+    address: SocketAddr,
+    root: &CertificateDer<'static>,
+    protocol: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -61,14 +65,20 @@ async fn connect(address: SocketAddr, root: &CertificateDer<'static>, protocol: 
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
     let stream = TcpStream::connect(address).await?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await?;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol));
     Ok(stream)
 }
 
 fn post() -> Request<Full<Bytes>> {
     let body = Full::new(Bytes::from(opted_in().to_string()));
-    Request::post("https://localhost/inject").header("host", "localhost").header("content-type", "application/json").body(body).unwrap()
+    Request::post("https://localhost/inject")
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .body(body)
+        .unwrap()
 }
 
 async fn text(response: hyper::Response<Incoming>) -> (StatusCode, String) {
