@@ -24,7 +24,7 @@ whole_number() {
 
 # A folder that the unprivileged user can read: the checkout may lie below a home folder that it cannot enter.
 open_workspace() {
-  WORK=$(mktemp -d)
+  WORK=$(mktemp -d "${TMPDIR:-/tmp}/sidecar-bench.XXXXXX")
   trap close_workspace EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP

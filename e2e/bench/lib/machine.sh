@@ -70,7 +70,9 @@ stolen() { awk '$1 == "cpu" {for (i = 2; i <= 9; i++) all += $i; print all, $9}'
 
 steal() {
   awk -v before="$STOLEN_BEFORE" -v after="$(stolen)" 'BEGIN {
-    split(before, b); split(after, a)
-    printf "Stolen by the host while this ran: %.1f %% of processor time.\n", a[1] > b[1] ? 100 * (a[2] - b[2]) / (a[1] - b[1]) : 0
+    split(before, b)
+    split(after, a)
+    passed = a[1] - b[1]
+    printf("Stolen by the host while this ran: %.1f %% of processor time.\n", passed ? 100 * (a[2] - b[2]) / passed : 0)
   }'
 }
