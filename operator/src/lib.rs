@@ -4,5 +4,6 @@ pub mod certificates;
 pub mod command;
 pub mod controller;
 pub mod inject;
+pub mod run;
 pub mod telemetry;
 pub mod webhook;

@@ -1,0 +1,100 @@
+//! One policy: plan -> apply -> status; and the sweep. Client required, through [`apply`](super::apply) and
+//! [`status`](super::status) alone.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::Client;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{
+    apply::{Applier, ApplyError, Outcome},
+    cache::Key,
+    conditions::{Truth, Verdict, Verdicts},
+    facts::PolicyFact,
+    plan::{Plan, Surroundings, plan},
+    status::StatusWriter,
+    sweep::Sweeper,
+    world::World,
+};
+
+/// Why a policy is not done. Each is tried again with back-off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReconcileError {
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("the status could not be written")]
+    Status(#[source] kube::Error),
+}
+
+/// Does the work of a leading controller.
+pub struct Reconciler {
+    pub world: Arc<World>,
+    surroundings: Surroundings,
+    applier: Applier,
+    status: StatusWriter,
+}
+
+impl Reconciler {
+    /// `instance` names this replica in Events.
+    pub fn new(client: Client, world: Arc<World>, surroundings: Surroundings, instance: String) -> Self {
+        Self {
+            world,
+            surroundings,
+            applier: Applier::new(client.clone()),
+            status: StatusWriter::new(client, instance),
+        }
+    }
+
+    /// Brings one policy up to date. Returns when to come again, if no change comes first.
+    pub(super) async fn policy(&self, key: &Key) -> Result<Option<Duration>, ReconcileError> {
+        let Some(fact) = self.world.policies.get(key) else { return Ok(None) };
+        let plan = plan(&fact, &self.world, &self.surroundings);
+        let applied = self.apply(&fact, &plan).await;
+        let verdicts = match &applied {
+            Ok(()) => plan.verdicts.clone(),
+            Err(error) => failed(&plan.verdicts, error),
+        };
+        let again = self.status.write(&fact, &plan, &verdicts).await.map_err(ReconcileError::Status)?;
+        applied?;
+        Ok(again)
+    }
+
+    /// Deletes what no policy and no pod needs. Returns when to look again, if no change comes first.
+    pub(super) async fn sweep(&self, sweeper: &mut Sweeper) -> Result<Option<Duration>, ReconcileError> {
+        let (due, next) = sweeper.due(&self.world, Instant::now());
+        for stale in &due {
+            self.applier.delete(stale).await?;
+            info!(kind = %stale.kind, object = %stale.key, "deleted: its policy is gone and no pod uses it");
+        }
+        self.status.retain(|policy| self.world.policies.get(policy).is_some());
+        Ok(next)
+    }
+
+    async fn apply(&self, fact: &PolicyFact, plan: &Plan) -> Result<(), ApplyError> {
+        for desired in &plan.apply {
+            let (kind, key) = (desired.kind(), desired.key());
+            match self.applier.apply(desired, &self.world).await? {
+                Outcome::Unchanged => {}
+                Outcome::Written => debug!(policy = %fact.key, %kind, object = %key, "applied"),
+                Outcome::Repaired => {
+                    info!(policy = %fact.key, %kind, object = %key, "repaired");
+                    self.status.tell_repair(fact, &format!("{kind} {key}")).await;
+                }
+            }
+        }
+        for stale in &plan.remove {
+            self.applier.delete(stale).await?;
+            info!(policy = %fact.key, kind = %stale.kind, object = %stale.key, "deleted: the policy no longer needs it");
+        }
+        Ok(())
+    }
+}
+
+fn failed(verdicts: &Verdicts, error: &ApplyError) -> Verdicts {
+    let reason = match error {
+        ApplyError::Foreign { .. } => "NameTaken",
+        ApplyError::Apply { .. } | ApplyError::Delete { .. } => "ApplyFailed",
+    };
+    Verdicts { ready: Verdict::new(Truth::False, reason, error.to_string()), ..verdicts.clone() }
+}
