@@ -42,6 +42,7 @@ impl FakeApi {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 let server = server.clone();
                 tokio::spawn(async move {
                     let service = service_fn(move |request| server.clone().respond(request));

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{cluster::Cluster, dns::Lookup, state::StateDir, *};
 
-/// Virtual time that any wait in a test may take.
+/// Time that any wait in a test may take: virtual where the clock is paused.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 fn discovery(cluster: Arc<Cluster>, lookup: Arc<dyn Lookup>, state: StateDir) -> Discovery {
