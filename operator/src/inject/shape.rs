@@ -12,6 +12,7 @@ use crds::{
     policy::{Mode, SidecarPolicy},
 };
 use kube::ResourceExt;
+use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -112,11 +113,19 @@ impl Shape {
     }
 
     pub(super) fn hash(&self) -> Result<String, InjectError> {
+        #[derive(Serialize)]
+        struct Hashed<'a> {
+            container: &'a Value,
+            native: bool,
+            volumes: [&'a Value; 3],
+        }
         let native = self.placement == Placement::Native;
-        let volumes: Vec<&Value> = self.volumes.iter().map(|(_, volume)| volume).collect();
-        let mut shape = json!({"container": self.container, "native": native, "volumes": volumes});
-        shape.sort_all_objects();
-        let bytes = serde_json::to_vec(&shape).map_err(|_| InjectError::Encoding)?;
+        let hashed = Hashed {
+            container: &self.container,
+            native,
+            volumes: self.volumes.each_ref().map(|(_, volume)| volume),
+        };
+        let bytes = serde_json::to_vec(&hashed).map_err(|_| InjectError::Encoding)?;
         Ok(hex::encode(&Sha256::digest(bytes)[..8]))
     }
 }
