@@ -64,12 +64,13 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
     loop {
         let started = Instant::now();
         let outcome = check().await;
-        let cause = outcome.as_ref().map(|()| ()).map_err(cause);
+        let cause = outcome.as_ref().copied().map_err(cause);
         health.checked(cause, backend.is_suspect(), schedule.thresholds);
         if outcome.is_ok() {
             backend.trust();
         }
-        let failure = outcome.err().filter(|_| !health.condition().is_usable()).map(|failure| failure.to_string());
+        let failure =
+            outcome.err().filter(|_| !health.condition().is_usable()).map(|failure| failure.to_string());
         let now = (health.condition(), failure);
         if now != reported {
             reported = now.clone();

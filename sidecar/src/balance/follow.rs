@@ -131,7 +131,9 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
 
     fn take_in(&mut self, report: Report) {
         // A backend that has just gone may have one report left.
-        let Some(entry) = self.entries.values_mut().find(|entry| entry.backend.id == report.id) else { return };
+        let Some(entry) = self.entries.values_mut().find(|entry| entry.backend.id == report.id) else {
+            return;
+        };
         let (site, backend) = (&entry.backend.site, entry.backend.address);
         let failure = report.failure.as_deref().unwrap_or("none");
         match (entry.condition.is_usable(), report.condition.is_usable()) {
@@ -147,7 +149,8 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
     }
 
     fn publish(&mut self) {
-        let sets: Vec<_> = self.plan.sites.iter_mut().map(|site| site.backends.borrow_and_update().clone()).collect();
+        let sets: Vec<_> =
+            self.plan.sites.iter_mut().map(|site| site.backends.borrow_and_update().clone()).collect();
         let sites: Vec<_> = self.plan.sites.clone();
         let mut wanted = BTreeSet::new();
         let mut states = Vec::with_capacity(sites.len());
@@ -260,10 +263,10 @@ mod tests {
         sets.send_replace(set(&[a, b]));
         let second = until(&mut route, |route| route.backends.len() == 2).await;
         let (_gone, other) = watch::channel(set(&[a]));
-        balancer.update(&HealthCheck { path: Some("/x".into()), ..HealthCheck::default() }, vec![
-            SiteInput { name: "zero".into(), backends: other },
-            input,
-        ]);
+        balancer.update(
+            &HealthCheck { path: Some("/x".into()), ..HealthCheck::default() },
+            vec![SiteInput { name: "zero".into(), backends: other }, input],
+        );
         let third = until(&mut route, |route| route.backends.len() == 3).await;
         let ids = |route: &Route<()>| route.backends.iter().map(|backend| backend.id).collect::<Vec<_>>();
         assert_eq!(ids(&first), ids(&second)[..1]);
@@ -277,18 +280,23 @@ mod tests {
         let input = SiteInput { name: "one".into(), backends };
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), vec![input]);
         let route = until(&mut balancer.route(), |route| !route.is_live()).await;
-        assert_eq!(route.unavailable, "site one: the only backend failed its last check: connection refused\n");
+        assert_eq!(
+            route.unavailable,
+            "site one: the only backend failed its last check: connection refused\n"
+        );
     }
 
     #[tokio::test]
     async fn all_sets_must_answer_once() {
         let silent = || watch::channel(Arc::new(BackendSet::default()));
         let ((first, a), (second, b)) = (silent(), silent());
-        let sites = vec![SiteInput { name: "a".into(), backends: a }, SiteInput { name: "b".into(), backends: b }];
+        let sites =
+            vec![SiteInput { name: "a".into(), backends: a }, SiteInput { name: "b".into(), backends: b }];
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), sites);
         let mut answered = balancer.answered();
         first.send_replace(set(&[]));
-        until(&mut balancer.route(), |route| route.unavailable.contains("site a: it has no backends now")).await;
+        until(&mut balancer.route(), |route| route.unavailable.contains("site a: it has no backends now"))
+            .await;
         assert!(!*answered.borrow_and_update());
         second.send_replace(set(&[]));
         timeout(Duration::from_secs(10), answered.wait_for(|answered| *answered)).await.unwrap().unwrap();

@@ -2,11 +2,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use super::{
-    Backend, BackendSet, Condition,
-    health::Cause,
-    pick::pick,
-};
+use super::{Backend, BackendSet, Condition, health::Cause, pick::pick};
 
 /// A snapshot that requests are sent by.
 pub struct Route<D> {
@@ -42,7 +38,11 @@ impl<D> Route<D> {
             let first = route.backends.len();
             route.backends.extend(site.members.iter().map(|member| Arc::clone(&member.backend)));
             let tier = |wanted: &dyn Fn(&Member<D>) -> bool| -> Vec<usize> {
-                (first..).zip(&site.members).filter(|(_, member)| wanted(member)).map(|(index, _)| index).collect()
+                (first..)
+                    .zip(&site.members)
+                    .filter(|(_, member)| wanted(member))
+                    .map(|(index, _)| index)
+                    .collect()
             };
             route.tiers.push(tier(&|member| member.condition.is_usable() && !member.terminating));
             route.tiers.push(tier(&|member| member.condition.is_usable() && member.terminating));
@@ -60,8 +60,12 @@ impl<D> Route<D> {
     }
 
     fn explain(&mut self, site: &SiteState<D>) {
-        let mut reasons: Vec<String> =
-            site.set.unavailable.iter().map(|source| format!("{}: {}", source.what, source.message)).collect();
+        let mut reasons: Vec<String> = site
+            .set
+            .unavailable
+            .iter()
+            .map(|source| format!("{}: {}", source.what, source.message))
+            .collect();
         let down = site.members.iter().filter(|member| !member.condition.is_usable());
         if let Some(failure) = down.clone().find_map(|member| member.failure.as_deref()) {
             let (down, all) = (down.count(), site.members.len());
@@ -73,7 +77,8 @@ impl<D> Route<D> {
         }
         if reasons.is_empty() && site.members.is_empty() {
             reasons.push(
-                if site.set.answered { "it has no backends now" } else { "its backends are not known yet" }.to_owned(),
+                if site.set.answered { "it has no backends now" } else { "its backends are not known yet" }
+                    .to_owned(),
             );
         }
         if !reasons.is_empty() {
@@ -84,7 +89,11 @@ impl<D> Route<D> {
 
     /// A route without backends, until the first one is planned.
     pub fn empty() -> Self {
-        Self { backends: Vec::new(), tiers: Vec::new(), unavailable: "its backends are not known yet\n".to_owned() }
+        Self {
+            backends: Vec::new(),
+            tiers: Vec::new(),
+            unavailable: "its backends are not known yet\n".to_owned(),
+        }
     }
 
     /// The index of a backend to send to: of the first tier that has one, by least requests. A suspect one only when
@@ -201,10 +210,17 @@ mod tests {
         let mut missing = site("primary", &[]);
         missing.set = Arc::new(BackendSet {
             endpoints: Vec::new(),
-            unavailable: vec![Unavailable { what: "Service storage/minio".into(), message: "does not exist".into() }],
+            unavailable: vec![Unavailable {
+                what: "Service storage/minio".into(),
+                message: "does not exist".into(),
+            }],
             answered: true,
         });
-        let route = Route::plan(&[missing, site("recovery", &[(REFUSED, false), (REFUSED, false)]), site("last", &[])]);
+        let route = Route::plan(&[
+            missing,
+            site("recovery", &[(REFUSED, false), (REFUSED, false)]),
+            site("last", &[]),
+        ]);
         assert_eq!(
             route.unavailable,
             "site primary: Service storage/minio: does not exist\n\

@@ -219,8 +219,7 @@ impl Forwarded {
 
     fn poll_stall(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let received = self.exchange.as_ref().map_or(0, |exchange| exchange.received);
-        let stall =
-            self.stall.get_or_insert_with(|| Stall { timer: Box::pin(sleep(STALLED)), received });
+        let stall = self.stall.get_or_insert_with(|| Stall { timer: Box::pin(sleep(STALLED)), received });
         while stall.timer.as_mut().poll(context).is_ready() {
             if stall.received == received {
                 return Poll::Ready(Some(Err(self.fail(Stalled))));

@@ -82,7 +82,15 @@ impl<'a> Forward<'a> {
                 }
             });
         }
-        Ok(Self { thread, request: Some(request), replayable, upload, gate, upgrade, tries: Tries::default() })
+        Ok(Self {
+            thread,
+            request: Some(request),
+            replayable,
+            upload,
+            gate,
+            upgrade,
+            tries: Tries::default(),
+        })
     }
 
     async fn run(mut self, inflight: Inflight, joined: &Tunnel) -> Result<Response<ResponseBody>, Refusal> {
@@ -155,7 +163,11 @@ impl<'a> Forward<'a> {
         pool.connect().await
     }
 
-    async fn send(&mut self, connection: &mut Connection, pool: &Pool) -> Result<Response<Incoming>, Failure> {
+    async fn send(
+        &mut self,
+        connection: &mut Connection,
+        pool: &Pool,
+    ) -> Result<Response<Incoming>, Failure> {
         let request = self.request.take().unwrap_or_else(|| Request::new(RequestBody::empty()));
         if self.replayable {
             self.request = Some(copy(&request));
@@ -206,7 +218,11 @@ impl<'a> Forward<'a> {
             return Refusal::NoBackend { listener, reasons: self.thread.local().route.unavailable.clone() };
         }
         let tries = self.tries.text();
-        if self.tries.last_timed_out() { Refusal::TimedOut { listener, tries } } else { Refusal::Failed { listener, tries } }
+        if self.tries.last_timed_out() {
+            Refusal::TimedOut { listener, tries }
+        } else {
+            Refusal::Failed { listener, tries }
+        }
     }
 }
 

@@ -155,12 +155,16 @@ mod tests {
             ("x-amz-meta", "b"),
         ]);
         assert_eq!(prepare_request(&mut request), Ok(Wishes::default()));
-        assert_eq!(shown(&request), ["x-amz-date: 20261122", "accept-encoding: identity", "x-amz-meta: a", "x-amz-meta: b"]);
+        assert_eq!(
+            shown(&request),
+            ["x-amz-date: 20261122", "accept-encoding: identity", "x-amz-meta: a", "x-amz-meta: b"]
+        );
     }
 
     #[test]
     fn a_connection_header_cannot_take_away_what_frames_or_signs_the_message() {
-        let mut request = request(&[("connection", "host, Content-Length, authorization"), ("content-length", "3")]);
+        let mut request =
+            request(&[("connection", "host, Content-Length, authorization"), ("content-length", "3")]);
         prepare_request(&mut request).unwrap();
         assert_eq!(shown(&request), ["content-length: 3"]);
         assert!(request.headers().contains_key(header::HOST));

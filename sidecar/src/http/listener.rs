@@ -28,7 +28,9 @@ use crate::{
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("listener {listener} cannot listen on {address}: {source}; choose another port, or stop what uses it")]
+    #[error(
+        "listener {listener} cannot listen on {address}: {source}; choose another port, or stop what uses it"
+    )]
     Bind { listener: String, address: SocketAddr, source: io::Error },
 }
 
@@ -52,8 +54,11 @@ impl Listener {
         workers: &Workers,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let failed =
-            |source| OpenError::Bind { listener: config.name.clone(), address: config.socket_address(), source };
+        let failed = |source| OpenError::Bind {
+            listener: config.name.clone(),
+            address: config.socket_address(),
+            source,
+        };
         let socket = bind(config.socket_address()).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         let workers = workers.handles();

@@ -100,7 +100,8 @@ struct PerBackend {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
-    value: fn(&Backend<Counters>) -> u64,
+    /// None where there is nothing to say yet.
+    value: fn(&Backend<Counters>) -> Option<u64>,
 }
 
 const PER_BACKEND: [PerBackend; 6] = [
@@ -108,37 +109,41 @@ const PER_BACKEND: [PerBackend; 6] = [
         name: "sidecar_http_retries",
         help: "Requests that were sent again because this backend failed them.",
         kind: MetricType::Counter,
-        value: |backend| backend.detail.retries.load(Ordering::Relaxed),
+        value: |backend| Some(backend.detail.retries.load(Ordering::Relaxed)),
     },
     PerBackend {
         name: "sidecar_http_connect_failures",
         help: "Connects to the backend that failed or timed out.",
         kind: MetricType::Counter,
-        value: |backend| backend.detail.connect_failures.load(Ordering::Relaxed),
+        value: |backend| Some(backend.detail.connect_failures.load(Ordering::Relaxed)),
     },
     PerBackend {
         name: "sidecar_http_sent_bytes",
         help: "Bytes of request bodies sent to the backend.",
         kind: MetricType::Counter,
-        value: |backend| backend.detail.sent.load(Ordering::Relaxed),
+        value: |backend| Some(backend.detail.sent.load(Ordering::Relaxed)),
     },
     PerBackend {
         name: "sidecar_http_received_bytes",
         help: "Bytes of response bodies received from the backend.",
         kind: MetricType::Counter,
-        value: |backend| backend.detail.received.load(Ordering::Relaxed),
+        value: |backend| Some(backend.detail.received.load(Ordering::Relaxed)),
     },
     PerBackend {
         name: "sidecar_http_backend_requests_in_flight",
         help: "Requests that the backend is serving now.",
         kind: MetricType::Gauge,
-        value: |backend| backend.outstanding() as u64,
+        value: |backend| Some(backend.outstanding() as u64),
     },
     PerBackend {
         name: "sidecar_http_backend_up",
-        help: "1 while the backend may take traffic, 0 while its checks say that it may not.",
+        help: "1 while the checks of the backend are good, 0 while they are not; nothing before the first check.",
         kind: MetricType::Gauge,
-        value: |backend| u64::from(!matches!(backend.condition(), Condition::Down(_))),
+        value: |backend| match backend.condition() {
+            Condition::Unknown => None,
+            Condition::Up => Some(1),
+            Condition::Down(_) => Some(0),
+        },
     },
 ];
 
@@ -161,9 +166,9 @@ impl Collector for Metrics {
         for metric in PER_BACKEND {
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
             for named in &named {
+                let Some(value) = (metric.value)(named.backend) else { continue };
                 let labels = named.labels();
                 let mut series = family.encode_family(&labels)?;
-                let value = (metric.value)(named.backend);
                 match metric.kind {
                     MetricType::Gauge => series.encode_gauge(&value)?,
                     _ => series.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
@@ -201,24 +206,39 @@ fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Named<'_>]) -
 }
 
 fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let help = "Requests answered by the sidecar itself because no backend could, by class of the status code.";
-    let mut family = encoder.encode_descriptor("sidecar_http_own_answers", help, None, MetricType::Counter)?;
+    let help =
+        "Requests answered by the sidecar itself because no backend could, by class of the status code.";
+    let mut family =
+        encoder.encode_descriptor("sidecar_http_own_answers", help, None, MetricType::Counter)?;
     for listener in listeners {
         for (index, class) in CLASSES.iter().enumerate().skip(3) {
-            let count: u64 = listener.threads.iter().map(|thread| thread.own[index].load(Ordering::Relaxed)).sum();
+            let count: u64 =
+                listener.threads.iter().map(|thread| thread.own[index].load(Ordering::Relaxed)).sum();
             let labels: Labels<'_> = vec![("listener", &listener.name), ("code", class)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }
-    encode_gauge(encoder, listeners, "sidecar_http_connections", "Connections of clients open now.", |thread| {
-        thread.connections.load(Ordering::Relaxed)
-    })?;
-    encode_gauge(encoder, listeners, "sidecar_http_requests_in_flight", "Requests being served now.", |thread| {
-        thread.requests.load(Ordering::Relaxed)
-    })?;
+    encode_gauge(
+        encoder,
+        listeners,
+        "sidecar_http_connections",
+        "Connections of clients open now.",
+        |thread| thread.connections.load(Ordering::Relaxed),
+    )?;
+    encode_gauge(
+        encoder,
+        listeners,
+        "sidecar_http_requests_in_flight",
+        "Requests being served now.",
+        |thread| thread.requests.load(Ordering::Relaxed),
+    )?;
     let help = "Time from a request's head to the last byte of its answer.";
-    let mut family =
-        encoder.encode_descriptor("sidecar_http_request_duration_seconds", help, None, MetricType::Histogram)?;
+    let mut family = encoder.encode_descriptor(
+        "sidecar_http_request_duration_seconds",
+        help,
+        None,
+        MetricType::Histogram,
+    )?;
     for listener in listeners {
         let totals = Histogram::total(listener.threads.iter().map(|thread| &thread.durations));
         family.encode_family(&labels(listener))?.encode_histogram::<NoLabelSet>(

@@ -17,10 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Worker, limits,
-    workers::Occupied,
-};
+use super::{Worker, limits, workers::Occupied};
 
 /// Accepted connections that wait for their thread to take them; beyond it they wait in the socket's queue.
 const QUEUE: usize = 1024;

@@ -35,7 +35,10 @@ pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStre
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
     let stream = timeout(limit, socket.connect(address)).await.map_err(|_| {
-        io::Error::new(io::ErrorKind::TimedOut, format!("no answer to connect within {} ms", limit.as_millis()))
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer to connect within {} ms", limit.as_millis()),
+        )
     })??;
     keep_alive(&stream)?;
     Ok(stream)

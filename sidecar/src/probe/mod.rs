@@ -118,7 +118,10 @@ mod tests {
         let good = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
         ready().check(good, LIMIT).await.unwrap();
         let bad = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
-        assert_eq!(ready().check(bad, LIMIT).await.unwrap_err().to_string(), "GET /ready answered 204 No Content, not 200");
+        assert_eq!(
+            ready().check(bad, LIMIT).await.unwrap_err().to_string(),
+            "GET /ready answered 204 No Content, not 200"
+        );
     }
 
     #[tokio::test]

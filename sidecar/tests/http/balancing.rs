@@ -1,0 +1,177 @@
+//! Who gets the requests.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use sidecar::balance::{BackendSet, Endpoint};
+
+use crate::support::{Backend, Client, Sidecar, Site, refusing, take_down, until};
+
+#[tokio::test]
+async fn one_client_reaches_all_backends_about_evenly() {
+    let backends = [Backend::named("a").await, Backend::named("b").await, Backend::named("c").await];
+    let sidecar = Sidecar::start(&backends.each_ref().map(|backend| backend.address)).await;
+    let mut client = sidecar.client().await;
+    for _ in 0..300 {
+        client.get("/").await;
+    }
+    for backend in &backends {
+        let share = backend.requests().len() * 100 / 300;
+        assert!((20..=47).contains(&share), "{share} %");
+        let (labels, code) = (format!("site=\"primary\",backend=\"{}\"", backend.address), "code=\"2xx\"");
+        let series = format!("sidecar_http_requests_total{{listener=\"test\",{labels},{code}}}");
+        assert_eq!(sidecar.metric(&series), Some(backend.requests().len() as f64));
+    }
+}
+
+#[tokio::test]
+async fn a_busy_backend_gets_nothing_while_another_is_free() {
+    let busy = Backend::start(|mut visit| async move {
+        visit.request().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let free = Backend::named("free").await;
+    let sidecar = Sidecar::start(&[busy.address]).await;
+    let mut waiting = sidecar.client().await;
+    waiting.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    until("the request is there", || busy.requests().len() == 1).await;
+    sidecar.sites[0].set(&[busy.address, free.address]);
+    sidecar.ready().await;
+    for _ in 0..50 {
+        assert_eq!(sidecar.get("/").await.text(), "free");
+    }
+    assert_eq!(busy.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn the_next_site_takes_over_when_the_first_has_nothing_live() {
+    let (first, second) = (Backend::named("first").await, Backend::named("second").await);
+    let sites = vec![Site::new("primary", &[first.address]), Site::new("recovery", &[second.address])];
+    let sidecar = Sidecar::with_sites(sites);
+    sidecar.ready().await;
+    assert_eq!(sidecar.get("/").await.text(), "first");
+    let address = first.address;
+    take_down(first).await;
+    assert_eq!(sidecar.get("/").await.text(), "second");
+    sidecar.sites[0].set(&[refusing().await]);
+    assert_eq!(sidecar.get("/").await.text(), "second");
+    let again = tokio::net::TcpSocket::new_v4().unwrap();
+    again.set_reuseaddr(true).unwrap();
+    again.bind(address).unwrap();
+    let back = Backend::on(again.listen(16).unwrap(), |mut visit| async move {
+        while visit.request().await.is_some() {
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nback").await;
+        }
+    });
+    sidecar.sites[0].set(&[back.address]);
+    sidecar.ready().await;
+    assert_eq!(sidecar.get("/").await.text(), "back");
+}
+
+#[tokio::test]
+async fn a_terminating_backend_serves_only_while_there_is_no_other() {
+    let (old, new) = (Backend::named("old").await, Backend::named("new").await);
+    let sidecar = Sidecar::start(&[]).await;
+    let endpoint = |backend: &Backend, terminating| Endpoint { address: backend.address, terminating };
+    let set = |endpoints| BackendSet { endpoints, unavailable: Vec::new(), answered: true };
+    sidecar.sites[0].send(set(vec![endpoint(&old, true)]));
+    sidecar.ready().await;
+    assert_eq!(sidecar.get("/").await.text(), "old");
+    sidecar.sites[0].send(set(vec![endpoint(&old, true), endpoint(&new, false)]));
+    sidecar.ready().await;
+    for _ in 0..20 {
+        assert_eq!(sidecar.get("/").await.text(), "new");
+    }
+}
+
+#[tokio::test]
+async fn changes_under_load_drop_no_request() {
+    let backends = [Backend::named("a").await, Backend::named("b").await, Backend::named("c").await];
+    let addresses = backends.each_ref().map(|backend| backend.address);
+    let mut sidecar = Sidecar::start(&addresses).await;
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = sidecar.listener.address();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").await.status(), 200);
+                    assert_eq!(client.post("/", "x").await.status(), 200);
+                    served.fetch_add(2, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 0..40 {
+        let before = served.load(Ordering::Relaxed);
+        match round % 4 {
+            0 => sidecar.sites[0].set(&addresses[..1]),
+            1 => sidecar.sites[0].set(&addresses[1..]),
+            2 => sidecar.update(vec![Site::new("other", &addresses[..2]), Site::new("primary", &addresses)]),
+            _ => sidecar.update(vec![Site::new("primary", &addresses)]),
+        }
+        until("requests go on", || served.load(Ordering::Relaxed) >= before + 20).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_has_left_gets_nothing_and_its_series_go() {
+    let (gone, stays) = (Backend::named("gone").await, Backend::named("stays").await);
+    let sidecar = Sidecar::start(&[gone.address]).await;
+    assert_eq!(sidecar.get("/").await.text(), "gone");
+    sidecar.sites[0].set(&[stays.address]);
+    sidecar.ready().await;
+    for _ in 0..20 {
+        assert_eq!(sidecar.get("/").await.text(), "stays");
+    }
+    let series = |backend: &Backend| {
+        format!(
+            "sidecar_http_backend_up{{listener=\"test\",site=\"primary\",backend=\"{}\"}}",
+            backend.address
+        )
+    };
+    assert_eq!((sidecar.metric(&series(&gone)), sidecar.metric(&series(&stays))), (None, Some(1.0)));
+}
+
+#[tokio::test]
+async fn backends_that_vanish_under_load_fail_no_get() {
+    let stays = Backend::named("stays").await;
+    let mut dying: Vec<Backend> = Vec::new();
+    for _ in 0..4 {
+        dying.push(Backend::named("dying").await);
+    }
+    let all: Vec<_> = dying.iter().chain([&stays]).map(|backend| backend.address).collect();
+    let sidecar = Sidecar::start(&all).await;
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = sidecar.listener.address();
+    let clients: Vec<_> = (0..16)
+        .map(|_| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                while !stop.load(Ordering::Relaxed) {
+                    let response = client.get("/").await;
+                    assert_eq!(response.status(), 200, "{}", response.text());
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    while dying.pop().is_some() {
+        let before = served.load(Ordering::Relaxed);
+        until("requests go on", || served.load(Ordering::Relaxed) >= before + 200).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+}

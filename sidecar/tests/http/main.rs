@@ -1,0 +1,9 @@
+//! The HTTP data plane over real sockets: hand-written clients and backends that say exactly which bytes they send.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod balancing;
+mod failures;
+mod forwarding;
+mod lifecycle;
+mod support;

@@ -1,0 +1,65 @@
+//! A client that sends bytes and reads messages.
+
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use super::{
+    in_time,
+    wire::{Ended, Message, read_body, read_head},
+};
+
+pub(crate) struct Client {
+    pub(crate) reader: BufReader<OwnedReadHalf>,
+    pub(crate) writer: OwnedWriteHalf,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = in_time("connecting", TcpStream::connect(address)).await.unwrap();
+        let (reader, writer) = stream.into_split();
+        Self { reader: BufReader::new(reader), writer }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        in_time("sending", self.writer.write_all(bytes.as_ref())).await.unwrap();
+    }
+
+    /// The next response.
+    pub(crate) async fn receive(&mut self) -> Result<Message, Ended> {
+        in_time("receiving", async {
+            let mut message = read_head(&mut self.reader).await?;
+            read_body(&mut self.reader, &mut message).await?;
+            Ok(message)
+        })
+        .await
+    }
+
+    /// The head of the next response.
+    pub(crate) async fn receive_head(&mut self) -> Message {
+        in_time("receiving", read_head(&mut self.reader)).await.unwrap()
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Message {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: app\r\n\r\n")).await;
+        self.receive().await.unwrap()
+    }
+
+    pub(crate) async fn post(&mut self, path: &str, body: &str) -> Message {
+        let length = body.len();
+        self.send(format!("POST {path} HTTP/1.1\r\nHost: app\r\nContent-Length: {length}\r\n\r\n{body}"))
+            .await;
+        self.receive().await.unwrap()
+    }
+
+    /// Nothing more comes, and the connection is closed or reset.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        in_time("closing", self.reader.read_u8()).await.is_err()
+    }
+}

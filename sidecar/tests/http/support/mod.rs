@@ -1,0 +1,169 @@
+//! A sidecar with one listener, scripted backends, and a client of bare bytes. All waits have a deadline.
+
+mod backend;
+mod client;
+mod wire;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+pub(crate) use backend::Backend;
+pub(crate) use client::Client;
+use crds::config::{HealthCheck, HttpListener};
+use prometheus_client::registry::Registry;
+use sidecar::{
+    balance::{BackendSet, Endpoint, SiteInput},
+    http::{Listener, Metrics},
+    net::Workers,
+};
+use tokio::sync::watch;
+pub(crate) use wire::Message;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Fails the test when something takes longer than it ever should.
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not in time"))
+}
+
+/// Waits for a condition, letting everything else run.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    in_time(what, async {
+        let mut tick = tokio::time::interval(Duration::from_millis(2));
+        while !condition() {
+            tick.tick().await;
+        }
+    })
+    .await;
+}
+
+/// A listener on a free port, with two threads.
+pub(crate) struct Sidecar {
+    pub(crate) listener: Listener,
+    pub(crate) registry: Registry,
+    pub(crate) sites: Vec<Site>,
+    config: HttpListener,
+    workers: Workers,
+}
+
+/// A site, and the hand on its backend sets.
+pub(crate) struct Site {
+    name: String,
+    sets: watch::Sender<Arc<BackendSet>>,
+}
+
+impl Site {
+    pub(crate) fn new(name: &str, backends: &[SocketAddr]) -> Self {
+        Self { name: name.to_owned(), sets: watch::Sender::new(set(backends)) }
+    }
+
+    pub(crate) fn set(&self, backends: &[SocketAddr]) {
+        self.sets.send_replace(set(backends));
+    }
+
+    pub(crate) fn send(&self, set: BackendSet) {
+        self.sets.send_replace(Arc::new(set));
+    }
+
+    pub(crate) fn input(&self) -> SiteInput {
+        SiteInput { name: self.name.clone(), backends: self.sets.subscribe() }
+    }
+}
+
+fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
+    let mut endpoints: Vec<_> =
+        backends.iter().map(|&address| Endpoint { address, terminating: false }).collect();
+    endpoints.sort();
+    Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
+}
+
+impl Sidecar {
+    /// One site with these backends, all of them checked.
+    pub(crate) async fn start(backends: &[SocketAddr]) -> Self {
+        let sidecar = Self::with_sites(vec![Site::new("primary", backends)]);
+        sidecar.ready().await;
+        sidecar
+    }
+
+    /// Backends are checked only at the start, so that tests see what requests alone bring about.
+    pub(crate) fn with_sites(sites: Vec<Site>) -> Self {
+        let interval = crds::units::Duration::from_secs(3_600);
+        let config = HttpListener {
+            name: "test".into(),
+            address: [127, 0, 0, 1].into(),
+            port: 0,
+            sites: Vec::new(),
+            health: HealthCheck { interval, ..HealthCheck::default() },
+        };
+        let workers = Workers::start(2).unwrap();
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let inputs = sites.iter().map(Site::input).collect();
+        let listener = Listener::open(&config, inputs, &workers, metrics).unwrap();
+        Self { listener, registry, sites, config, workers }
+    }
+
+    /// Waits until each backend of the sets has had its first check. Requests on new connections go by that.
+    pub(crate) async fn ready(&self) {
+        let addresses: Vec<_> = self
+            .sites
+            .iter()
+            .flat_map(|site| site.sets.borrow().endpoints.clone())
+            .map(|endpoint| endpoint.address)
+            .collect();
+        until("the first checks", || {
+            let text = self.text();
+            let checked = |address: &SocketAddr| {
+                let backend = format!("backend=\"{address}\"");
+                text.lines()
+                    .any(|line| line.starts_with("sidecar_http_backend_up{") && line.contains(&backend))
+            };
+            addresses.iter().all(checked)
+        })
+        .await;
+    }
+
+    /// The listener, and what must live as long as it.
+    pub(crate) fn into_parts(self) -> (Listener, Workers) {
+        (self.listener, self.workers)
+    }
+
+    /// Replaces the sites.
+    pub(crate) fn update(&mut self, sites: Vec<Site>) {
+        self.listener.update(&self.config, sites.iter().map(Site::input).collect());
+        self.sites = sites;
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.listener.address()).await
+    }
+
+    /// GET on a connection of its own.
+    pub(crate) async fn get(&self, path: &str) -> Message {
+        self.client().await.get(path).await
+    }
+
+    /// The value of the series that begins with this text.
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.text();
+        let line = text.lines().find(|line| line.starts_with(series))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+/// An address that refuses.
+pub(crate) async fn refusing() -> SocketAddr {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Takes a backend down: from now on its address refuses.
+pub(crate) async fn take_down(backend: Backend) {
+    let address = backend.address;
+    drop(backend);
+    until("the address refuses", || std::net::TcpStream::connect(address).is_err()).await;
+}
