@@ -28,7 +28,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Why the endpoints cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("/live, /ready and /metrics cannot be served on {address} ({source}); free the port, or set --admin-address")]
+    #[error(
+        "/live, /ready and /metrics cannot be served on {address} ({source}); free the port, or set --admin-address"
+    )]
     Bind { address: SocketAddr, source: io::Error },
 }
 
@@ -39,7 +41,8 @@ pub struct Server {
 
 impl Server {
     pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| AdminError::Bind { address, source })?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| AdminError::Bind { address, source })?;
         Ok(Self { listener })
     }
 
@@ -59,7 +62,9 @@ impl Server {
                     let connection = connection(stream, endpoints.clone());
                     let stop = stop.clone();
                     tasks.spawn(async move {
-                        let _ = stop.run_until_cancelled_owned(time::timeout(CONNECTION_TIMEOUT, connection)).await;
+                        let _ = stop
+                            .run_until_cancelled_owned(time::timeout(CONNECTION_TIMEOUT, connection))
+                            .await;
                         drop(permit);
                     });
                 }

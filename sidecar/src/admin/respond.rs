@@ -29,7 +29,8 @@ impl Endpoints {
     pub(super) fn respond(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let known = matches!(path, "/live" | "/ready" | "/metrics");
         if known && method != Method::GET && method != Method::HEAD {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible\n".to_owned());
+            let mut response =
+                text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
@@ -64,7 +65,9 @@ impl Endpoints {
         let mut body = String::new();
         match encode(&mut body, &self.registry) {
             Ok(()) => response(StatusCode::OK, OPEN_METRICS, body),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")),
+            Err(error) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
+            }
         }
     }
 }

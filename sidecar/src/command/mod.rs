@@ -136,7 +136,9 @@ impl Run {
             config_map,
             state_dir: self.state_dir,
             threads: self.threads,
-            admin_address: self.admin_address.unwrap_or_else(|| default_admin_address(self.pod_ip.as_deref())),
+            admin_address: self
+                .admin_address
+                .unwrap_or_else(|| default_admin_address(self.pod_ip.as_deref())),
             mode: self.mode,
         })?;
         Ok(())

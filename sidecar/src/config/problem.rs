@@ -16,11 +16,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem whose line is found later, by its path.
-    pub(super) fn at(
-        path: impl Into<String>,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub(super) fn at(path: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { line: None, path: path.into(), message: message.into(), remedy: remedy.into() }
     }
 

@@ -129,6 +129,9 @@ fn unusable(address: SocketAddr, listener: &HttpListener) -> Option<(String, &'s
     let itself = address.port() == listener.port
         && (ip == listener.address || listener.address.is_unspecified() && ip.is_loopback());
     itself.then(|| {
-        (format!("{address} is the listener itself, which would call itself for ever"), "write the server's own address")
+        (
+            format!("{address} is the listener itself, which would call itself for ever"),
+            "write the server's own address",
+        )
     })
 }

@@ -93,7 +93,11 @@ impl Shape {
         let choices = choices(schema);
         if !choices.is_empty() && !choices.contains(&text) {
             let choices = choices.join(", ");
-            return self.problem(path, format!("{text:?} is not possible here"), format!("write one of {choices}"));
+            return self.problem(
+                path,
+                format!("{text:?} is not possible here"),
+                format!("write one of {choices}"),
+            );
         }
         let length = text.chars().count();
         if limit(schema, "minLength").is_some_and(|least| length < least) {
@@ -238,9 +242,9 @@ fn unit<T: FromStr<Err = crds::units::UnitError>>(text: &str) -> Result<(), (Str
 }
 
 fn ip_address(text: &str) -> Result<(), (String, String)> {
-    text.parse::<IpAddr>()
-        .map(drop)
-        .map_err(|_| (format!("{text:?} is not an IP address"), "write one such as 127.0.0.1 or ::1".to_owned()))
+    text.parse::<IpAddr>().map(drop).map_err(|_| {
+        (format!("{text:?} is not an IP address"), "write one such as 127.0.0.1 or ::1".to_owned())
+    })
 }
 
 fn request_path(text: &str) -> Result<(), (String, String)> {
@@ -256,9 +260,27 @@ mod tests {
     use super::*;
 
     const KNOWN: [&str; 21] = [
-        "$defs", "$ref", "$schema", "anyOf", "const", "default", "description", "enum", "format", "items",
-        "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "oneOf", "pattern",
-        "properties", "required", "type",
+        "$defs",
+        "$ref",
+        "$schema",
+        "anyOf",
+        "const",
+        "default",
+        "description",
+        "enum",
+        "format",
+        "items",
+        "maxItems",
+        "maxLength",
+        "maximum",
+        "minItems",
+        "minLength",
+        "minimum",
+        "oneOf",
+        "pattern",
+        "properties",
+        "required",
+        "type",
     ];
 
     /// Calls `visit` with each schema inside of `schema`.

@@ -16,7 +16,7 @@ use tokio::{sync::OnceCell, time};
 
 /// A Role may be bound moments after the pod has started, so that the first retries are quick.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const SLOWEST_RETRY: Duration = Duration::from_secs(8);
+const SLOWEST_RETRY: Duration = Duration::from_secs(5);
 
 /// The server ends a watch after this time and it is resumed: a connection that died in silence is noticed then.
 const WATCH_SECONDS: u32 = 120;
@@ -100,6 +100,8 @@ pub enum TroubleKind {
     Other,
 }
 
+type Events<K> = Pin<Box<dyn Stream<Item = watcher::Result<Event<K>>> + Send>>;
+
 /// Follows all objects of a watch. See [`follow`].
 pub struct Follower<'a, K, T, A, R> {
     cluster: &'a Cluster,
@@ -107,7 +109,7 @@ pub struct Follower<'a, K, T, A, R> {
     api: A,
     watched: watcher::Config,
     read: R,
-    events: Option<Pin<Box<dyn Stream<Item = watcher::Result<Event<K>>> + Send>>>,
+    events: Option<Events<K>>,
     backoff: Backoff,
     trouble: Option<Trouble>,
     /// Grows during a listing, and replaces `objects` when that is complete.
@@ -187,7 +189,11 @@ where
                 self.backoff.owed = Some(delay);
                 return Seen::Trouble(trouble);
             }
-            tracing::debug!(what = self.what, error = trouble.message, "still waiting for the Kubernetes API");
+            tracing::debug!(
+                what = self.what,
+                error = trouble.message,
+                "still waiting for the Kubernetes API"
+            );
             time::sleep(delay).await;
         }
     }
@@ -226,7 +232,7 @@ where
     }
 }
 
-/// Delays between retries: 100 ms, 200 ms, ... about 10 s, each lengthened at random.
+/// Delays between retries: 100 ms, 200 ms, ... 5 s, each lengthened at random to at most twice that.
 pub(super) struct Backoff {
     delays: ExponentialBackoff,
     owed: Option<Duration>,
@@ -264,7 +270,10 @@ fn trouble(error: &watcher::Error) -> Trouble {
         return unreachable(with_sources(error));
     };
     let (kind, remedy) = match status.code {
-        401 | 403 => (TroubleKind::Forbidden, "; the operator binds a Role to the pod's ServiceAccount, wait or check it"),
+        401 | 403 => (
+            TroubleKind::Forbidden,
+            "; the operator binds a Role to the pod's ServiceAccount, wait or check it",
+        ),
         404 => (TroubleKind::NotServed, ""),
         _ => (TroubleKind::Other, ""),
     };

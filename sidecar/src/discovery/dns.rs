@@ -9,11 +9,7 @@ use std::{
 use crds::config::DnsBackend;
 use futures::future::BoxFuture;
 use hickory_resolver::{
-    TokioResolver,
-    config::LookupIpStrategy,
-    lookup_ip::LookupIp,
-    net::NetError,
-    proto::rr::RecordType,
+    TokioResolver, config::LookupIpStrategy, lookup_ip::LookupIp, net::NetError, proto::rr::RecordType,
 };
 use tokio::{sync::OnceCell, time};
 
@@ -56,7 +52,8 @@ pub enum LookupError {
 /// Who answers for names.
 pub trait Lookup: Send + Sync {
     /// `known` are the addresses of the answer before: those of a family whose servers fail are kept.
-    fn lookup<'a>(&'a self, host: &'a str, known: &'a [IpAddr]) -> BoxFuture<'a, Result<Answer, LookupError>>;
+    fn lookup<'a>(&'a self, host: &'a str, known: &'a [IpAddr])
+    -> BoxFuture<'a, Result<Answer, LookupError>>;
 }
 
 /// Publishes the addresses of a name until it is dropped.
@@ -74,10 +71,11 @@ pub(super) async fn follow(lookup: &dyn Lookup, dns: &DnsBackend, publisher: &Pu
                     tracing::info!(what, "the name resolves again");
                 }
                 backoff = Backoff::new();
-                let endpoints = answer.addresses.iter().take(MAX_ADDRESSES).map(|&ip| Endpoint {
-                    address: (ip, dns.port).into(),
-                    terminating: false,
-                });
+                let endpoints = answer
+                    .addresses
+                    .iter()
+                    .take(MAX_ADDRESSES)
+                    .map(|&ip| Endpoint { address: (ip, dns.port).into(), terminating: false });
                 publisher.answered(endpoints.collect(), || reason(&LookupError::NoAddresses));
                 answer.ttl.clamp(SHORTEST_TTL, LONGEST_TTL)
             }
@@ -129,7 +127,11 @@ impl SystemDns {
 }
 
 impl Lookup for SystemDns {
-    fn lookup<'a>(&'a self, host: &'a str, known: &'a [IpAddr]) -> BoxFuture<'a, Result<Answer, LookupError>> {
+    fn lookup<'a>(
+        &'a self,
+        host: &'a str,
+        known: &'a [IpAddr],
+    ) -> BoxFuture<'a, Result<Answer, LookupError>> {
         Box::pin(self.ask(host, known))
     }
 }

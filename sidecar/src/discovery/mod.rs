@@ -75,13 +75,19 @@ impl Discovery {
                 BackendSource::Addresses(patterns) => {
                     let addresses = patterns.iter().flat_map(|pattern| pattern.addresses());
                     let endpoints = addresses.map(|&address| Endpoint { address, terminating: false });
-                    fixed.push(BackendSet { endpoints: endpoints.collect(), unavailable: Vec::new(), answered: true });
+                    fixed.push(BackendSet {
+                        endpoints: endpoints.collect(),
+                        unavailable: Vec::new(),
+                        answered: true,
+                    });
                 }
                 BackendSource::Unresolved(unresolved) => fixed.push(unavailable(Unavailable {
                     what: unresolved.what.clone(),
                     message: unresolved.message.clone(),
                 })),
-                BackendSource::Service(service) => followed.push(self.follow(Identity::Service(service.clone()))),
+                BackendSource::Service(service) => {
+                    followed.push(self.follow(Identity::Service(service.clone())))
+                }
                 BackendSource::Dns(dns) => followed.push(self.follow(Identity::Dns(dns.clone()))),
             }
         }

@@ -24,6 +24,8 @@ use crate::{
 
 /// The sidecar counts as started when every backend set has answered, or this time after its listeners were opened.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A listener whose address is taken is tried again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Problems of one configuration that are logged; `sidecar check` prints all.
 const MAX_LOGGED: usize = 20;
 
@@ -42,7 +44,15 @@ pub(super) struct Control {
     /// What is awaited, by who should give it, until there is a configuration.
     awaited: HashMap<Origin, String>,
     last_good_offered: bool,
+    /// A good configuration whose listeners could not be opened, and when to try again.
+    blocked: Option<Blocked>,
     answers_until: Option<Instant>,
+}
+
+struct Blocked {
+    origin: Origin,
+    document: Document,
+    retry_at: Instant,
 }
 
 impl Control {
@@ -68,6 +78,7 @@ impl Control {
             refused: HashMap::new(),
             awaited: HashMap::new(),
             last_good_offered: false,
+            blocked: None,
             answers_until: None,
         }
     }
@@ -82,7 +93,10 @@ impl Control {
         loop {
             tokio::select! {
                 signal = signals.next() => return signal,
-                _ = beats.tick() => self.health.beat(),
+                _ = beats.tick() => {
+                    self.health.beat();
+                    self.retry_blocked().await;
+                }
                 Some(reading) = readings.recv() => self.take(reading).await,
                 () = self.answers(), if self.answers_until.is_some() => self.started(),
             }
@@ -130,6 +144,8 @@ impl Control {
 
     async fn offer(&mut self, origin: Origin, document: &Document) {
         let fingerprint = document.fingerprint();
+        // What waited for its address is out of date now.
+        self.blocked.take_if(|blocked| blocked.origin == origin);
         if let Some((current, _)) = &mut self.current
             && current.fingerprint == fingerprint
         {
@@ -140,9 +156,6 @@ impl Control {
             self.refused.remove(&origin);
             return self.metrics.accepted(None);
         }
-        if self.refused.get(&origin) == Some(&fingerprint) {
-            return;
-        }
         let loaded = match load(&document.bytes, self.admin) {
             Ok(loaded) => loaded,
             Err(rejected) => {
@@ -152,10 +165,11 @@ impl Control {
         let version = Version { origin, policy: loaded.config.policy().cloned(), fingerprint };
         let in_use = self.current.as_ref().map(|(version, _)| version);
         if judge(in_use, &version) != Verdict::Use {
-            return tracing::debug!(source = origin.as_str(), name = document.name, "an older configuration is left");
-        }
-        for warning in loaded.warnings.iter().take(MAX_LOGGED) {
-            tracing::warn!(source = origin.as_str(), name = document.name, "{warning}");
+            return tracing::debug!(
+                source = origin.as_str(),
+                name = document.name,
+                "an older configuration is left"
+            );
         }
         if let Err(error) = self.listeners.apply(&loaded.config, &mut self.discovery, &self.workers).await {
             let problem = Problem {
@@ -164,7 +178,12 @@ impl Control {
                 message: error.to_string(),
                 remedy: "the listeners stay as they were".to_owned(),
             };
+            let retry_at = Instant::now() + RETRY_INTERVAL;
+            self.blocked = Some(Blocked { origin, document: document.clone(), retry_at });
             return self.refuse(origin, document, &[problem]);
+        }
+        for warning in loaded.warnings.iter().take(MAX_LOGGED) {
+            tracing::warn!(source = origin.as_str(), name = document.name, "{warning}");
         }
         self.accept(version, loaded.config, document);
     }
@@ -185,20 +204,34 @@ impl Control {
         self.metrics.accepted(generation);
         self.refused.clear();
         self.awaited.clear();
+        self.blocked = None;
         self.current = Some((version, config));
         if !self.health.is_started() {
             let limit = Instant::now() + ANSWER_TIMEOUT;
             self.answers_until.get_or_insert(limit);
             let waiting = self.listeners.unanswered().into_iter();
-            let waiting = waiting.map(|name| format!("listener {name}: not all of its backends are known yet"));
+            let waiting =
+                waiting.map(|name| format!("listener {name}: not all of its backends are known yet"));
             self.health.set(Status::Starting(waiting.collect()));
         }
     }
 
+    /// What took the address may have gone.
+    async fn retry_blocked(&mut self) {
+        if let Some(Blocked { origin, document, .. }) =
+            self.blocked.take_if(|blocked| Instant::now() >= blocked.retry_at)
+        {
+            self.offer(origin, &document).await;
+        }
+    }
+
     fn refuse(&mut self, origin: Origin, document: &Document, problems: &[Problem]) {
-        self.refused.insert(origin, document.fingerprint());
+        if self.refused.insert(origin, document.fingerprint()) == Some(document.fingerprint()) {
+            return tracing::debug!(name = document.name, "configuration refused again");
+        }
         self.metrics.refused();
-        let kept = if self.current.is_some() { "the configuration in use is kept" } else { "there is none yet" };
+        let kept =
+            if self.current.is_some() { "the configuration in use is kept" } else { "there is none yet" };
         tracing::error!(
             source = origin.as_str(),
             name = document.name,
@@ -209,7 +242,8 @@ impl Control {
             tracing::error!(name = document.name, "{problem}");
         }
         if self.current.is_none() {
-            let refused = problems.iter().take(MAX_LOGGED).map(|problem| format!("{}: {problem}", document.name));
+            let refused =
+                problems.iter().take(MAX_LOGGED).map(|problem| format!("{}: {problem}", document.name));
             self.health.set(Status::Starting(refused.collect()));
         }
     }

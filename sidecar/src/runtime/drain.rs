@@ -61,6 +61,10 @@ mod tests {
         };
         tokio::join!(application, until_quiet(|| connections.get()));
         let gone = Duration::from_secs(5) + QUIET / 2 + QUIET;
-        assert!(start.elapsed() >= gone + QUIET && start.elapsed() < gone + QUIET * 2, "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= gone + QUIET && start.elapsed() < gone + QUIET * 2,
+            "{:?}",
+            start.elapsed()
+        );
     }
 }

@@ -10,9 +10,6 @@ mod listeners;
 mod plan;
 mod signals;
 
-#[cfg(test)]
-mod tests;
-
 use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 pub use health::{Health, Status};

@@ -80,7 +80,13 @@ mod tests {
             // As it was, changed in place, new, gone.
             (
                 listeners(&[("a", "127.0.0.1:100", 1), ("b", "127.0.0.1:200", 2), ("d", "127.0.0.1:400", 1)]),
-                Plan { keep: vec![(0, 0)], update: vec![(1, 1)], open: vec![2], close: vec![2], ..Plan::default() },
+                Plan {
+                    keep: vec![(0, 0)],
+                    update: vec![(1, 1)],
+                    open: vec![2],
+                    close: vec![2],
+                    ..Plan::default()
+                },
             ),
             // Another port: the new one is opened before the old one closes.
             (

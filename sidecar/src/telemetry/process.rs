@@ -28,7 +28,12 @@ struct Process {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        gauge(&mut encoder, "process_start_time_seconds", "When the process started", self.started.as_secs_f64())?;
+        gauge(
+            &mut encoder,
+            "process_start_time_seconds",
+            "When the process started",
+            self.started.as_secs_f64(),
+        )?;
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
             let metric = encoder.encode_descriptor(
@@ -49,7 +54,9 @@ impl Collector for Process {
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", descriptors.count() as f64)?;
         }
         match max_descriptors() {
-            Some(limit) => gauge(&mut encoder, "process_max_fds", "Most file descriptors that may be open", limit),
+            Some(limit) => {
+                gauge(&mut encoder, "process_max_fds", "Most file descriptors that may be open", limit)
+            }
             None => Ok(()),
         }
     }

@@ -10,12 +10,7 @@ use super::{Document, Origin, Reading, newest_known};
 use crate::discovery::cluster::{Cluster, Seen, follow as follow_objects};
 
 /// Reports the ConfigMap, at first and after each change, until the receiver is gone. Errors are retried for ever.
-pub async fn follow(
-    cluster: Arc<Cluster>,
-    namespace: String,
-    name: String,
-    readings: mpsc::Sender<Reading>,
-) {
+pub async fn follow(cluster: Arc<Cluster>, namespace: String, name: String, readings: mpsc::Sender<Reading>) {
     let what = format!("ConfigMap {namespace}/{name}");
     let watched = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let api = |client| Api::<ConfigMap>::namespaced(client, &namespace);
@@ -33,10 +28,9 @@ pub async fn follow(
                 }
                 None => Reading::Missing { origin: Origin::Api, awaited: what.clone() },
             },
-            Seen::Trouble(trouble) => Reading::Missing {
-                origin: Origin::Api,
-                awaited: format!("{what}: {}", trouble.message),
-            },
+            Seen::Trouble(trouble) => {
+                Reading::Missing { origin: Origin::Api, awaited: format!("{what}: {}", trouble.message) }
+            }
         };
         if readings.send(reading).await.is_err() {
             return;

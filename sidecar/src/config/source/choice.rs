@@ -36,7 +36,9 @@ pub fn judge(current: Option<&Version>, new: &Version) -> Verdict {
         // again starts at generation 1, so that a lower generation from there is no sign of age.
         (_, Origin::Api) | (Origin::File, Origin::File) => true,
         (Origin::Api, Origin::File) => generation(new) > generation(current) && same_policy(current, new),
-        (Origin::LastGood, Origin::File) => !same_policy(current, new) || generation(new) > generation(current),
+        (Origin::LastGood, Origin::File) => {
+            !same_policy(current, new) || generation(new) > generation(current)
+        }
         (_, Origin::LastGood) => same_policy(current, new) && generation(new) > generation(current),
     };
     if newer { Verdict::Use } else { Verdict::Stale }

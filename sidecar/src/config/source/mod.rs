@@ -33,9 +33,15 @@ impl Origin {
 /// What a source sees now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
-    Found { origin: Origin, document: Document },
+    Found {
+        origin: Origin,
+        document: Document,
+    },
     /// There is nothing to read; the text says what is awaited.
-    Missing { origin: Origin, awaited: String },
+    Missing {
+        origin: Origin,
+        awaited: String,
+    },
 }
 
 /// Bytes that should be a configuration.

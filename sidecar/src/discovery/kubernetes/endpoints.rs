@@ -18,7 +18,8 @@ pub(super) fn read(object: &Endpoints, service: &ServiceBackend) -> Part {
                 && port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
         });
         let Some(number) = wanted.and_then(|port| u16::try_from(port.port).ok()) else { continue };
-        let addresses = subset.addresses.iter().flatten().filter_map(|address| address.ip.parse::<IpAddr>().ok());
+        let addresses =
+            subset.addresses.iter().flatten().filter_map(|address| address.ip.parse::<IpAddr>().ok());
         let of_family = addresses.filter(|ip| ip.is_ipv4() == (service.family == AddressFamily::IPv4));
         part.endpoints
             .extend(of_family.map(|ip| Endpoint { address: (ip, number).into(), terminating: false }));

@@ -60,7 +60,10 @@ async fn follow_slices(cluster: &Cluster, service: &ServiceBackend, publisher: &
                 if trouble.kind == TroubleKind::NotServed && cluster.lacks("discovery.k8s.io/v1").await {
                     return Served::Absent;
                 }
-                publisher.failed(reason(service, format!("its EndpointSlices cannot be read: {}", trouble.message)));
+                publisher.failed(reason(
+                    service,
+                    format!("its EndpointSlices cannot be read: {}", trouble.message),
+                ));
             }
         }
     }
@@ -75,7 +78,8 @@ async fn follow_endpoints(cluster: &Cluster, service: &ServiceBackend, publisher
         match events.next().await {
             Seen::Objects(parts) => publish(service, parts.values(), publisher),
             Seen::Trouble(trouble) => {
-                publisher.failed(reason(service, format!("its Endpoints cannot be read: {}", trouble.message)));
+                publisher
+                    .failed(reason(service, format!("its Endpoints cannot be read: {}", trouble.message)));
             }
         }
     }
@@ -101,7 +105,8 @@ fn publish<'a>(service: &ServiceBackend, parts: impl Iterator<Item = &'a Part>, 
 /// Why a Service has no backends.
 fn empty(service: &ServiceBackend, objects: usize, not_ready: usize, ports: &[String]) -> String {
     if objects == 0 {
-        return "it has no EndpointSlices; create the Service, give it a selector, or correct its name".to_owned();
+        return "it has no EndpointSlices; create the Service, give it a selector, or correct its name"
+            .to_owned();
     }
     if not_ready > 0 {
         return format!("none of its {not_ready} pods is ready; look at their readiness probes and logs");

@@ -27,10 +27,16 @@ pub(super) fn read(slice: &EndpointSlice, service: &ServiceBackend) -> Part {
     };
     for endpoint in &slice.endpoints {
         // Only the first address has a meaning, says the API.
-        let Some(ip) = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok()) else { continue };
+        let Some(ip) = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok()) else {
+            continue;
+        };
         match state(endpoint.conditions.as_ref()) {
-            State::Ready => part.endpoints.push(Endpoint { address: (ip, number).into(), terminating: false }),
-            State::Draining => part.endpoints.push(Endpoint { address: (ip, number).into(), terminating: true }),
+            State::Ready => {
+                part.endpoints.push(Endpoint { address: (ip, number).into(), terminating: false })
+            }
+            State::Draining => {
+                part.endpoints.push(Endpoint { address: (ip, number).into(), terminating: true })
+            }
             State::Out => part.not_ready += 1,
         }
     }

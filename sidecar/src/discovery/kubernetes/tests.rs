@@ -19,7 +19,8 @@ fn service(port_name: &str) -> ServiceBackend {
 }
 
 fn slice(family: &str, ports: Value, endpoints: Value) -> EndpointSlice {
-    let slice = json!({"metadata": {"name": "a"}, "addressType": family, "ports": ports, "endpoints": endpoints});
+    let slice =
+        json!({"metadata": {"name": "a"}, "addressType": family, "ports": ports, "endpoints": endpoints});
     serde_json::from_value(slice).unwrap()
 }
 
@@ -54,7 +55,11 @@ fn conditions_decide_who_takes_traffic() {
 #[test]
 fn the_port_is_found_by_its_name_in_each_slice() {
     for (ports, port_name, expected) in [
-        (json!([{"name": "http", "port": 8080}, {"name": "metrics", "port": 9}]), "http", Some("10.0.0.1:8080")),
+        (
+            json!([{"name": "http", "port": 8080}, {"name": "metrics", "port": 9}]),
+            "http",
+            Some("10.0.0.1:8080"),
+        ),
         (json!([{"port": 80}]), "", Some("10.0.0.1:80")),
         (json!([{"name": "", "port": 80}]), "", Some("10.0.0.1:80")),
         (json!([{"name": "other", "port": 80}]), "http", None),
@@ -74,7 +79,9 @@ fn the_other_family_and_what_is_no_address_are_left_out() {
     let ports = json!([{"port": 80}]);
     assert!(endpoints(&slice("IPv6", ports.clone(), json!([{"addresses": ["fd00::1"]}])), "").is_empty());
     assert!(endpoints(&slice("FQDN", ports.clone(), json!([{"addresses": ["a.b"]}])), "").is_empty());
-    assert!(endpoints(&slice("IPv4", ports, json!([{"addresses": ["x"]}, {"addresses": []}])), "").is_empty());
+    assert!(
+        endpoints(&slice("IPv4", ports, json!([{"addresses": ["x"]}, {"addresses": []}])), "").is_empty()
+    );
 }
 
 proptest! {

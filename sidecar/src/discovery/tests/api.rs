@@ -128,7 +128,8 @@ async fn sites_that_name_one_service_share_one_watch() {
     let mut discovery = service_discovery(cluster, StateDir::default());
     let mut first = discovery.subscribe(&[minio()]);
     wait(&mut first, "the list", |set| !set.endpoints.is_empty()).await;
-    let mut second = discovery.subscribe(&[BackendSource::Addresses(vec!["10.9.9.9:1".parse().unwrap()]), minio()]);
+    let mut second =
+        discovery.subscribe(&[BackendSource::Addresses(vec!["10.9.9.9:1".parse().unwrap()]), minio()]);
     assert_eq!(addresses(&second.borrow()), ["10.0.0.1:9000", "10.9.9.9:1"], "known at once");
     sender.send(event("MODIFIED", slice("a", 2, &["10.0.0.2"]))).unwrap();
     wait(&mut first, "the change", |set| addresses(set) == ["10.0.0.2:9000"]).await;
@@ -189,5 +190,9 @@ async fn a_config_map_is_followed_by_name() {
     assert_eq!(content(next().await), "two");
     sender.send(event("DELETED", map(3, json!({})))).unwrap();
     assert_eq!(content(next().await), "missing ConfigMap team/sidecar-data");
-    assert!(fake.requests()[0].contains("fieldSelector=metadata.name%3Dsidecar-data"), "{:?}", fake.requests());
+    assert!(
+        fake.requests()[0].contains("fieldSelector=metadata.name%3Dsidecar-data"),
+        "{:?}",
+        fake.requests()
+    );
 }

@@ -67,9 +67,13 @@ async fn a_name_is_asked_again_when_its_ttl_has_passed() {
         answer(&["10.0.0.3"], 86_400),
         answer(&["10.0.0.4"], 60),
     ]);
-    let mut backends = discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b")]);
+    let mut backends =
+        discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b")]);
     wait(&mut backends, "both families", |set| addresses(set) == ["10.0.0.2:80", "[fd00::2]:80"]).await;
-    time::timeout(DEADLINE * 10, backends.wait_for(|set| addresses(set) == ["10.0.0.4:80"])).await.unwrap().unwrap();
+    time::timeout(DEADLINE * 10, backends.wait_for(|set| addresses(set) == ["10.0.0.4:80"]))
+        .await
+        .unwrap()
+        .unwrap();
     let seconds: Vec<u64> = lookup.asked.lock().unwrap().iter().map(Duration::as_secs).collect();
     assert_eq!(seconds, [0, 30, 31, 331], "the floor is 1 s and the ceiling 300 s");
 }
@@ -83,7 +87,8 @@ async fn an_error_keeps_what_was_found() {
         Err(LookupError::Server("refused".to_owned())),
         answer(&["10.0.0.2"], 5),
     ]);
-    let mut backends = discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b")]);
+    let mut backends =
+        discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b")]);
     wait(&mut backends, "the first answer", |set| addresses(set) == ["10.0.0.1:80"]).await;
     let set = wait(&mut backends, "the next", |set| addresses(set) != ["10.0.0.1:80"]).await;
     assert_eq!(addresses(&set), ["10.0.0.2:80"]);

@@ -64,7 +64,10 @@ impl FakeApi {
         self.requests.lock().unwrap().clone()
     }
 
-    async fn respond(self, request: Request<Incoming>) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, hyper::Error> {
+    async fn respond(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, hyper::Error> {
         self.requests.lock().unwrap().push(request.uri().to_string());
         let reply = self.script.lock().unwrap().pop_front();
         let Some(reply) = reply else { return std::future::pending().await };

@@ -20,7 +20,8 @@ fn discovery(cluster: Arc<Cluster>, lookup: Arc<dyn Lookup>, state: StateDir) ->
 }
 
 async fn wait(backends: &mut Backends, what: &str, holds: impl Fn(&BackendSet) -> bool) -> Arc<BackendSet> {
-    let found = time::timeout(DEADLINE, backends.wait_for(|set| holds(set))).await.map(|set| set.unwrap().clone());
+    let found =
+        time::timeout(DEADLINE, backends.wait_for(|set| holds(set))).await.map(|set| set.unwrap().clone());
     found.unwrap_or_else(|_| panic!("{what}: {:?}", backends.borrow()))
 }
 

@@ -1,0 +1,180 @@
+//! The program as a process: files, sockets, signals and exit codes, as a user or kubelet meets them.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::{
+    net::TcpListener,
+    time::{Duration, Instant},
+};
+
+use support::{Backend, Sidecar, config, free_port, get, listener, retry};
+
+#[test]
+fn it_waits_for_its_configuration_and_then_serves() {
+    let backend = Backend::start("one");
+    let mut sidecar = Sidecar::start(&[]);
+    retry("the reason", || {
+        let (status, body) = get(sidecar.admin, "/ready")?;
+        (status == 503 && body.contains("sidecar.yaml")).then_some(())
+    });
+    assert_eq!(get(sidecar.admin, "/live").map(|(status, _)| status), Some(200));
+
+    let port = free_port();
+    sidecar.write(&config(&[listener("web", port, &[backend.address])]));
+    sidecar.wait_ready();
+    assert_eq!(get(([127, 0, 0, 1], port).into(), "/"), Some((200, "one".to_owned())));
+    assert_eq!(sidecar.terminate(), Some(0));
+}
+
+#[test]
+fn a_bad_update_changes_nothing_and_is_told() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let port = free_port();
+    let address = ([127, 0, 0, 1], port).into();
+    let sidecar = Sidecar::start(&[]);
+    sidecar.write(&config(&[listener("web", port, &[one.address])]));
+    sidecar.wait_ready();
+    for (bad, rejected) in [("http: [{port: x}]", 1), ("http: [", 2), ("", 3)] {
+        sidecar.write(bad);
+        retry("the refusal in metrics", || {
+            let (_, metrics) = get(sidecar.admin, "/metrics")?;
+            let told = metrics.contains("sidecar_config_last_reload_success 0\n")
+                && metrics.contains(&format!("sidecar_config_rejected_total {rejected}\n"));
+            told.then_some(())
+        });
+        assert_eq!(get(address, "/"), Some((200, "one".to_owned())));
+        assert_eq!(get(sidecar.admin, "/ready").map(|(status, _)| status), Some(200));
+    }
+    std::fs::remove_file(sidecar.config()).unwrap();
+    sidecar.write(&config(&[listener("web", port, &[two.address])]));
+    retry("the good update", || (get(address, "/")?.1 == "two").then_some(()));
+    assert!(get(sidecar.admin, "/metrics").unwrap().1.contains("sidecar_config_last_reload_success 1\n"));
+}
+
+#[test]
+fn listeners_follow_the_configuration_and_keep_the_old_when_a_port_is_taken() {
+    let backend = Backend::start("one");
+    let (first, second) = (free_port(), free_port());
+    let at = |port: u16| ([127, 0, 0, 1], port).into();
+    let sidecar = Sidecar::start(&[]);
+    sidecar.write(&config(&[listener("web", first, &[backend.address])]));
+    sidecar.wait_ready();
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_port = taken.local_addr().unwrap().port();
+    sidecar.write(&config(&[listener("web", taken_port, &[backend.address])]));
+    retry("the refusal", || {
+        get(sidecar.admin, "/metrics")?.1.contains("sidecar_config_last_reload_success 0\n").then_some(())
+    });
+    assert_eq!(get(at(first), "/"), Some((200, "one".to_owned())));
+
+    sidecar.write(&config(&[listener("web", second, &[backend.address])]));
+    retry("the new port", || get(at(second), "/"));
+    retry("the old port closed", || get(at(first), "/").is_none().then_some(()));
+
+    // What was in the way of a port goes: no new configuration is needed.
+    sidecar.write(&config(&[listener("web", taken_port, &[backend.address])]));
+    retry("the refusal", || {
+        get(sidecar.admin, "/metrics")?.1.contains("sidecar_config_rejected_total 2\n").then_some(())
+    });
+    drop(taken);
+    retry("the port that became free", || get(at(taken_port), "/"));
+    sidecar.write(&config(&[listener("web", second, &[backend.address])]));
+    retry("the second port again", || get(at(second), "/"));
+
+    // All addresses instead of one: the old socket is in the way of the new one.
+    let everywhere =
+        listener("web", second, &[backend.address]).replace("address: 127.0.0.1", "address: 0.0.0.0");
+    sidecar.write(&config(&[everywhere]));
+    retry("the port on all addresses", || get(([127, 0, 0, 2], second).into(), "/"));
+}
+
+#[test]
+fn a_request_in_flight_finishes_after_sigterm() {
+    let backend = Backend::start("slow");
+    backend.hold();
+    let port = free_port();
+    let mut sidecar = Sidecar::start(&[]);
+    sidecar.write(&config(&[listener("web", port, &[backend.address])]));
+    sidecar.wait_ready();
+    let request = std::thread::spawn(move || get(([127, 0, 0, 1], port).into(), "/"));
+    backend.wait_for_request();
+    sidecar.signal("TERM");
+    retry("the drain", || get(sidecar.admin, "/ready").filter(|(_, body)| body == "draining\n"));
+    retry("the listener closed", || get(([127, 0, 0, 1], port).into(), "/").is_none().then_some(()));
+    backend.release();
+    assert_eq!(request.join().unwrap(), Some((200, "slow".to_owned())));
+    assert_eq!(sidecar.wait(), Some(0));
+}
+
+#[test]
+fn in_container_mode_it_serves_until_the_application_is_quiet() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let mut sidecar = Sidecar::start(&["--mode", "container"]);
+    sidecar.write(&config(&[listener("web", port, &[backend.address])]));
+    sidecar.wait_ready();
+    let start = Instant::now();
+    sidecar.signal("TERM");
+    retry("the drain", || get(sidecar.admin, "/ready").filter(|(_, body)| body == "draining\n"));
+    assert_eq!(get(([127, 0, 0, 1], port).into(), "/"), Some((200, "one".to_owned())));
+    assert_eq!(sidecar.wait(), Some(0));
+    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let backend = Backend::start("slow");
+    backend.hold();
+    let port = free_port();
+    let mut sidecar = Sidecar::start(&[]);
+    sidecar.write(&config(&[listener("web", port, &[backend.address])]));
+    sidecar.wait_ready();
+    std::thread::spawn(move || get(([127, 0, 0, 1], port).into(), "/"));
+    backend.wait_for_request();
+    sidecar.signal("TERM");
+    retry("the drain", || get(sidecar.admin, "/ready").filter(|(_, body)| body == "draining\n"));
+    let start = Instant::now();
+    sidecar.signal("INT");
+    assert!(sidecar.wait().is_some());
+    assert!(start.elapsed() < Duration::from_secs(10), "the drain takes 30 s: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_restart_without_its_configuration_serves_what_was_last_good() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let state = tempfile::tempdir().unwrap();
+    let state_dir = ["--state-dir", state.path().to_str().unwrap()];
+    {
+        let mut sidecar = Sidecar::start(&state_dir);
+        sidecar.write(&config(&[listener("web", port, &[backend.address])]));
+        sidecar.wait_ready();
+        assert_eq!(sidecar.terminate(), Some(0));
+    }
+    let sidecar = Sidecar::start(&state_dir);
+    sidecar.wait_ready();
+    assert_eq!(get(([127, 0, 0, 1], port).into(), "/"), Some((200, "one".to_owned())));
+}
+
+#[test]
+fn check_and_wrong_usage_tell_by_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sidecar.v1.yaml");
+    let check = || support::run(&["check", "--config", directory.path().to_str().unwrap()]);
+    std::fs::write(&path, config(&[listener("web", 8080, &["10.0.0.1:80".parse().unwrap()])])).unwrap();
+    let (code, out, err) = check();
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with("OK: ") && out.contains("http listener web on 127.0.0.1:8080"), "{out}");
+
+    std::fs::write(&path, "http:\n- {name: a}\n").unwrap();
+    let (code, out, err) = check();
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(err.lines().count(), 2, "{err}");
+    assert!(err.contains("sidecar.v1.yaml:2: http[0].port: it is missing; add port"), "{err}");
+
+    assert_eq!(support::run(&["run"]).0, Some(2));
+    assert_eq!(support::run(&["completions", "bash"]).0, Some(0));
+}

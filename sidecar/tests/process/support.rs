@@ -1,0 +1,196 @@
+//! A sidecar process, backends that can be held, and a client of a few lines.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Asks again until there is something, or fails with what was awaited.
+pub(crate) fn retry<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(start.elapsed() < DEADLINE, "{what} did not come");
+        thread::park_timeout(POLL);
+    }
+}
+
+/// Status and body, or nothing when the connection fails.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// One listener on 127.0.0.1, as YAML.
+pub(crate) fn listener(name: &str, port: u16, backends: &[SocketAddr]) -> String {
+    let backends: Vec<String> = backends.iter().map(|address| format!("\"{address}\"")).collect();
+    let backends = backends.join(", ");
+    format!(
+        "- name: {name}\n  address: 127.0.0.1\n  port: {port}\n  sites:\n  - name: s\n    backends: [{{addresses: [{backends}]}}]\n"
+    )
+}
+
+pub(crate) fn config(listeners: &[String]) -> String {
+    format!("http:\n{}", listeners.concat())
+}
+
+/// Runs the program to its end: exit code, stdout and stderr.
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sidecar")).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// A running sidecar; killed when it is dropped.
+pub(crate) struct Sidecar {
+    pub(crate) admin: SocketAddr,
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Sidecar {
+    /// Starts one whose configuration is not there yet.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let process = Command::new(env!("CARGO_BIN_EXE_sidecar"))
+            .arg("run")
+            .arg("--config")
+            .arg(directory.path().join("sidecar.yaml"))
+            .args(["--admin-address", &admin.to_string(), "--log-format", "text"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sidecar = Self { admin, process, directory };
+        retry("the admin endpoints", || get(admin, "/live"));
+        sidecar
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.path().join("sidecar.yaml")
+    }
+
+    /// Replaces the configuration at one stroke.
+    pub(crate) fn write(&self, text: &str) {
+        let temporary = self.directory.path().join("new");
+        fs::write(&temporary, text).unwrap();
+        fs::rename(temporary, self.config()).unwrap();
+    }
+
+    pub(crate) fn wait_ready(&self) {
+        retry("ready", || get(self.admin, "/ready").filter(|(status, _)| *status == 200));
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// The exit code, once it has ended.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        retry("the end", || self.process.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A backend that answers with its name, as soon as it is let.
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    held: bool,
+    waiting: usize,
+}
+
+impl Backend {
+    pub(crate) fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let gate = Arc::new(Gate::default());
+        let shared = gate.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let gate = shared.clone();
+                thread::spawn(move || serve(stream.unwrap(), name, &gate));
+            }
+        });
+        Self { address, gate }
+    }
+
+    /// Requests get no answer until [`Backend::release`].
+    pub(crate) fn hold(&self) {
+        self.gate.state.lock().unwrap().held = true;
+    }
+
+    pub(crate) fn release(&self) {
+        self.gate.state.lock().unwrap().held = false;
+        self.gate.changed.notify_all();
+    }
+
+    pub(crate) fn wait_for_request(&self) {
+        retry("a held request", || (self.gate.state.lock().unwrap().waiting > 0).then_some(()));
+    }
+}
+
+fn serve(mut stream: TcpStream, name: &str, gate: &Gate) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            // A health check connects and closes.
+            _ => return,
+        }
+    }
+    let mut state = gate.state.lock().unwrap();
+    state.waiting += 1;
+    while state.held {
+        state = gate.changed.wait(state).unwrap();
+    }
+    drop(state);
+    let length = name.len();
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
+    let _ = stream.write_all(response.as_bytes());
+}
