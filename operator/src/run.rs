@@ -161,7 +161,7 @@ pub async fn operate(
         lasting.spawn("the certificate", async move { follow_directory(&directory, &serving).await });
     } else {
         follow_certificates(&mut lasting, &client, &names, &watched, &serving, &readiness);
-        let manager = Manager::new(client.clone(), names, validities, owner.clone());
+        let manager = Manager::new(client.clone(), names, validities, owner.clone(), serving.leaf());
         let (leading, watched) = (leading.clone(), Arc::clone(&watched));
         leaders.spawn("certificates", async move { manager.run(leading, &watched).await });
     }

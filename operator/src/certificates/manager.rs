@@ -26,6 +26,9 @@ const FIELD_MANAGER: &str = "sidecar-operator";
 
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Until the first certificate has come back through the watch and is served.
+const NOT_YET: Duration = Duration::from_millis(200);
+
 /// Longest a step may take: a few requests and handshakes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -64,13 +67,21 @@ pub struct Manager {
     validities: Validities,
     /// The Secret goes with the Deployment.
     owner: Option<OwnerReference>,
+    /// What this replica serves.
+    serving: watch::Receiver<Option<CertificateDer<'static>>>,
     /// The bundle that was last seen in the configuration, and since when.
     published: Option<(String, Instant)>,
 }
 
 impl Manager {
-    pub fn new(client: Client, names: Names, validities: Validities, owner: Option<OwnerReference>) -> Self {
-        Self { client, names, validities, owner, published: None }
+    pub fn new(
+        client: Client,
+        names: Names,
+        validities: Validities,
+        owner: Option<OwnerReference>,
+        serving: watch::Receiver<Option<CertificateDer<'static>>>,
+    ) -> Self {
+        Self { client, names, validities, owner, serving, published: None }
     }
 
     /// Works while `leading` is true. A change of what is watched wakes it.
@@ -121,6 +132,8 @@ impl Manager {
                 return Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(1)));
             }
             (Step::Create, _) | (_, None) => Material::create(&names, self.validities, now)?,
+            // No other replica is ready, and asked, before it serves too.
+            (Step::Publish, Some(_)) if self.serving.borrow().is_none() => return Ok(NOT_YET),
             (Step::Publish, Some(material)) => {
                 if let Some(configuration) = &configuration {
                     bundle::publish(&self.client, configuration, &material.bundle()).await?;
