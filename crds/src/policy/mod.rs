@@ -19,6 +19,7 @@ use crate::config::MAX_LISTENERS;
 
 /// Injects one sidecar into the opted-in pods of this namespace, and says what it does there.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(clippy::duplicated_attributes, reason = "two columns of one type")]
 #[kube(
     group = "sidecar.io",
     version = "v1alpha1",
