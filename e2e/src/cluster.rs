@@ -46,6 +46,13 @@ impl Cluster {
         process::run(&self.bin.join("helm"), arguments, &self.kubeconfig, String::new()).await
     }
 
+    /// Runs a script as a reader of the documentation would: in the root of the repository, with kubectl and helm.
+    pub async fn shell(&self, script: &str) -> Result<Output> {
+        let inherited = env::var("PATH").unwrap_or_default();
+        let script = format!("cd '{}'\nPATH='{}:{inherited}'\n{script}", root().display(), self.bin.display());
+        process::run(Path::new("bash"), &["-euxo", "pipefail"], &self.kubeconfig, script).await
+    }
+
     /// The audit log of the API server, which only a cluster of our own gives.
     pub async fn audit_log(&self) -> Result<String> {
         let path = self.kubeconfig.with_file_name("log").join("audit.log");

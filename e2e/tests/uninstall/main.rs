@@ -1,4 +1,6 @@
-//! Installed, upgraded, used, and gone: the last scenario, since it leaves no operator behind.
+//! Installed, upgraded, used, and gone: the last scenarios, since they leave no operator behind.
+
+mod getting_started;
 
 use std::{collections::BTreeSet, time::Duration};
 
