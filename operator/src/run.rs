@@ -129,6 +129,7 @@ pub async fn operate(
 
     let world = Arc::new(World::default());
     let serving = Arc::new(Serving::new()?);
+    serving.register(&mut registry);
     let watched = Arc::new(Watched::default());
     let (lead, leading) = watch::channel(false);
     let webhook = webhook::router(webhook::State {

@@ -6,6 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Secret;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -13,6 +14,7 @@ use rustls::{
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
+use x509_parser::parse_x509_certificate;
 
 use super::material::{LEAF, LEAF_KEY};
 use crate::webhook::server_config;
@@ -38,6 +40,8 @@ pub struct Serving {
     tls: Arc<ArcSwap<ServerConfig>>,
     /// The leaf that is served, once there is one.
     leaf: watch::Sender<Option<CertificateDer<'static>>>,
+    /// Seconds since the epoch; 0 before the first.
+    expiry: Gauge,
 }
 
 impl Serving {
@@ -48,7 +52,11 @@ impl Serving {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
-        Ok(Self { tls: Arc::new(ArcSwap::from_pointee(none)), leaf: watch::Sender::new(None) })
+        Ok(Self {
+            tls: Arc::new(ArcSwap::from_pointee(none)),
+            leaf: watch::Sender::new(None),
+            expiry: Gauge::default(),
+        })
     }
 
     /// For the listener: each new connection takes the newest.
@@ -61,6 +69,15 @@ impl Serving {
         self.leaf.subscribe()
     }
 
+    /// For alerts: renewal has failed for long when this comes near.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "serving_certificate_expiry_timestamp_seconds",
+            "When the certificate that this replica serves expires, in seconds since the epoch",
+            self.expiry.clone(),
+        );
+    }
+
     /// Serves this certificate from now on.
     pub fn load(&self, certificate: &[u8], key: &[u8]) -> Result<(), ServingError> {
         let chain = CertificateDer::pem_slice_iter(certificate)
@@ -71,7 +88,9 @@ impl Serving {
             return Ok(());
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| ServingError::NotPem(LEAF_KEY))?;
+        let expiry = parse_x509_certificate(&leaf).map_or(0, |(_, leaf)| leaf.validity().not_after.timestamp());
         self.tls.store(Arc::new(server_config(chain, key)?));
+        self.expiry.set(expiry);
         self.leaf.send_replace(Some(leaf));
         info!("serving a new certificate");
         Ok(())
@@ -144,6 +163,7 @@ mod tests {
         let task = tokio::spawn(async move { follow_directory(&path, &served).await });
         leaf.changed().await.unwrap();
         let before = leaf.borrow_and_update().clone();
+        assert_eq!(serving.expiry.get(), 1_790_000_300);
 
         write(&(second.0.clone(), b"broken".to_vec()));
         assert!(load_directory(directory.path(), &serving).await.is_err());
