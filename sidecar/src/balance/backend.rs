@@ -62,6 +62,11 @@ impl<D> Backend<D> {
         }
     }
 
+    /// A request failed in a way that may be the backend's fault or not: a check at once, and nothing else.
+    pub fn doubt(&self) {
+        self.check_now.notify_one();
+    }
+
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
     }

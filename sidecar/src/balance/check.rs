@@ -158,6 +158,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_doubt_is_checked_at_once_and_condemns_nobody() {
+        let backend = backend();
+        backend.doubt();
+        let seen = reports(&backend, &[|| Ok(()), || Err(Failure::Refused)], 2).await;
+        assert!((8..=12).contains(&seen[1].1.as_secs()), "the second of three failures came early: {seen:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_good_check_clears_a_suspicion() {
         let backend = backend();
         backend.suspect();

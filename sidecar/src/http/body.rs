@@ -96,7 +96,7 @@ impl Body for RequestBody {
         match &frame {
             Some(Ok(frame)) => {
                 upload.bytes.set(upload.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64));
-                upload.complete.set(streamed.body.is_end_stream());
+                upload.complete.set(frame.is_trailers() || streamed.body.is_end_stream());
             }
             Some(Err(_)) => upload.failed.set(true),
             None => upload.complete.set(true),
@@ -182,15 +182,15 @@ impl ResponseBody {
 
     pub(super) fn forwarded(body: Incoming, exchange: Exchange) -> Self {
         let mut forwarded = Forwarded { body, exchange: Some(exchange), stall: None };
-        forwarded.finish_at_end();
+        forwarded.finish_at_end(false);
         Self::Forwarded(Box::new(forwarded))
     }
 }
 
 impl Forwarded {
-    /// The last byte frees the connection for the next request before the client has seen it.
-    fn finish_at_end(&mut self) {
-        if self.body.is_end_stream()
+    /// The last byte, or the trailers, free the connection for the next request before the client has seen them.
+    fn finish_at_end(&mut self, trailers: bool) {
+        if (trailers || self.body.is_end_stream())
             && let Some(exchange) = self.exchange.take()
         {
             exchange.finish();
@@ -203,7 +203,7 @@ impl Forwarded {
                 if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
                     exchange.received += data.len() as u64;
                 }
-                self.finish_at_end();
+                self.finish_at_end(frame.is_trailers());
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(self.fail(error)))),

@@ -60,6 +60,7 @@ impl Tries {
 
     pub(super) fn broken(&mut self, pool: &Rc<Pool>, cause: &str, reused: bool) {
         self.failed(pool, cause);
+        pool.backend.doubt();
         if reused {
             self.stale.push(pool.backend.id);
         }
@@ -67,6 +68,7 @@ impl Tries {
 
     pub(super) fn timed_out(&mut self, pool: &Rc<Pool>, limit: Duration) {
         self.failed(pool, &format!("no response within {} s", limit.as_secs()));
+        pool.backend.doubt();
         self.timed_out = true;
     }
 

@@ -70,18 +70,21 @@ async fn chunks_stay_chunks_and_keep_their_trailers() {
     .await;
     let sidecar = Sidecar::start(&[backend.address]).await;
     let mut client = sidecar.client().await;
-    client
-        .send(
-            "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\
-             Trailer: x-md5\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nx-md5: 9\r\n\r\n",
-        )
-        .await;
-    let response = client.receive().await.unwrap();
-    assert!(response.chunked);
-    assert_eq!((response.text().as_str(), response.trailers), ("abc", vec!["x-sum: 7".to_owned()]));
-    let request = &backend.requests()[0];
-    assert!(request.chunked);
-    assert_eq!((request.text().as_str(), &request.trailers), ("hello", &vec!["x-md5: 9".to_owned()]));
+    for _ in 0..3 {
+        client
+            .send(
+                "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\
+                 Trailer: x-md5\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nx-md5: 9\r\n\r\n",
+            )
+            .await;
+        let response = client.receive().await.unwrap();
+        assert!(response.chunked);
+        assert_eq!((response.text().as_str(), response.trailers), ("abc", vec!["x-sum: 7".to_owned()]));
+        let request = &backend.requests()[0];
+        assert!(request.chunked);
+        assert_eq!((request.text().as_str(), &request.trailers), ("hello", &vec!["x-md5: 9".to_owned()]));
+    }
+    assert_eq!(backend.connections(), 1);
 }
 
 #[tokio::test]
