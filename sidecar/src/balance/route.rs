@@ -153,6 +153,9 @@ mod tests {
         SiteState { name: name.into(), set: Arc::new(set), members }
     }
 
+    /// Condition of each backend of a site, and whether it is terminating.
+    type Members<'a> = &'a [(Condition, bool)];
+
     /// The site and port that each of 100 requests goes to.
     fn targets(route: &Route<()>) -> Vec<String> {
         let mut random = fastrand::Rng::with_seed(1);
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn the_first_site_with_a_live_backend_takes_all_traffic() {
         let b = || site("b", &[(UP, false)]);
-        let table: [(&[(Condition, bool)], &[&str]); 6] = [
+        let table: [(Members<'_>, &[&str]); 6] = [
             (&[(UP, false), (UP, false)], &["a1", "a2"]),
             (&[(Condition::Unknown, false), (FAILED, false)], &["a1"]),
             (&[(UP, false), (UP, true)], &["a1"]),
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn checks_alone_never_take_the_last_site_away() {
-        let table: [(&[(Condition, bool)], &[(Condition, bool)], &[&str]); 4] = [
+        let table: [(Members<'_>, Members<'_>, &[&str]); 4] = [
             (&[(FAILED, false)], &[(FAILED, false), (FAILED, false)], &["b1", "b2"]),
             (&[(FAILED, false)], &[(FAILED, false), (REFUSED, false)], &["b1"]),
             (&[(FAILED, false)], &[(REFUSED, false)], &[]),
