@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Always of the whole workspace: another selection would compile its crates again with other features.
 CARGO := cargo --locked
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
@@ -19,8 +20,7 @@ test: lint test-unit test-chart test-e2e ## Run everything: lint, unit, chart, A
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
-	$(CARGO) test --release --workspace --exclude e2e
-	$(CARGO) test --release -p e2e --lib --bins
+	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test policy_api --test process
 
 .PHONY: test-chart
 test-chart: ## Lint, render and unit-test the Helm chart

@@ -49,7 +49,8 @@ impl Cluster {
     /// Runs a script as a reader of the documentation would: in the root of the repository, with kubectl and helm.
     pub async fn shell(&self, script: &str) -> Result<Output> {
         let inherited = env::var("PATH").unwrap_or_default();
-        let script = format!("cd '{}'\nPATH='{}:{inherited}'\n{script}", root().display(), self.bin.display());
+        let script =
+            format!("cd '{}'\nPATH='{}:{inherited}'\n{script}", root().display(), self.bin.display());
         process::run(Path::new("bash"), &["-euxo", "pipefail"], &self.kubeconfig, script).await
     }
 
