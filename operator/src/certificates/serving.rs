@@ -88,7 +88,8 @@ impl Serving {
             return Ok(());
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| ServingError::NotPem(LEAF_KEY))?;
-        let expiry = parse_x509_certificate(&leaf).map_or(0, |(_, leaf)| leaf.validity().not_after.timestamp());
+        let expiry =
+            parse_x509_certificate(&leaf).map_or(0, |(_, leaf)| leaf.validity().not_after.timestamp());
         self.tls.store(Arc::new(server_config(chain, key)?));
         self.expiry.set(expiry);
         self.leaf.send_replace(Some(leaf));
