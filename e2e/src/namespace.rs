@@ -188,12 +188,8 @@ impl Namespace {
 
     /// A GET to a port of a pod, through the API server.
     pub async fn http_get(&self, pod: &str, port: u16, path: &str) -> Result<(u16, String)> {
-        self.http("GET", pod, port, path).await
-    }
-
-    pub async fn http(&self, method: &str, pod: &str, port: u16, path: &str) -> Result<(u16, String)> {
         let url = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", self.name);
-        let request = http::Request::builder().method(method).uri(url).body(Body::empty())?;
+        let request = http::Request::get(url).body(Body::empty())?;
         let response = self.cluster.client.send(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();

@@ -3,7 +3,10 @@
 use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Secret},
+};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
@@ -71,10 +74,16 @@ impl<'a> Operator<'a> {
         self.rolled_out().await
     }
 
+    /// `helm uninstall`; waits until what belongs to the Deployment has gone with it.
     pub async fn uninstall(&self) -> Result<()> {
         let arguments =
             ["uninstall", NAME, "--namespace", NAMESPACE, "--wait", "--timeout", "2m", "--ignore-not-found"];
-        self.cluster.helm(&arguments).await?.accepted().map(drop)
+        self.cluster.helm(&arguments).await?.accepted()?;
+        let secrets: Api<Secret> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
+        eventually(ROLL_OUT, "the certificates are gone", async || {
+            Ok(secrets.get_opt(&format!("{NAME}-certificates")).await?.is_none().then_some(()))
+        })
+        .await
     }
 
     /// Replaces all pods of the operator, one after the other, and waits for the last.

@@ -103,6 +103,10 @@ fn answer(mode: Mode, body: &[u8]) -> anyhow::Result<Value> {
 }
 
 fn change(pod: &Value) -> Vec<Value> {
+    // Asked again about a pod that it has changed, it leaves it.
+    if containers(pod, "containers").any(|container| container["name"] == "late") {
+        return Vec::new();
+    }
     let mut patch = vec![match pod["metadata"]["labels"] {
         Value::Object(_) => json!({"op": "add", "path": "/metadata/labels/late", "value": "true"}),
         _ => json!({"op": "add", "path": "/metadata/labels", "value": {"late": "true"}}),

@@ -9,7 +9,8 @@ use kube::Api;
 
 use crate::stream;
 
-/// Runs a part of a scenario with certificates that live for seconds, and gives them their usual life back.
+/// Runs a part of a scenario with certificates that live for seconds. The operator is installed anew for it, since
+/// certificates that there are keep the life they have; afterwards the next ones have their usual life again.
 async fn with_short_lives(
     ns: &Namespace,
     ca: Duration,
@@ -19,6 +20,7 @@ async fn with_short_lives(
     let operator = Operator::of(&ns.cluster);
     let ca = format!("certificates.caValidity={}s", ca.as_secs());
     let leaf = format!("certificates.leafValidity={}s", leaf.as_secs());
+    operator.uninstall().await?;
     let outcome = match operator.install(&[&ca, &leaf]).await {
         Ok(()) => part(&operator).await,
         Err(error) => Err(error),

@@ -49,6 +49,8 @@ async fn with_webhook_after_ours(
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
             "failurePolicy": "Fail",
+            // Asked again after ours was, so that it has the last word.
+            "reinvocationPolicy": "IfNeeded",
             "timeoutSeconds": 5,
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": ns.name}},
             "objectSelector": {"matchLabels": {LABEL: mode}},
