@@ -1,5 +1,6 @@
 //! The one writer of a listener's route: sets and reports of checks -> plan -> snapshot. A backend keeps its counters and
-//! its health for as long as site and address stay in the sets.
+//! its health for as long as site and address stay in the sets. New sites take over once their sets have answered, so that
+//! no request of a running listener finds a set that nobody has looked up yet.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,7 +10,10 @@ use std::{
 
 use crds::config::HealthCheck;
 use futures::future::{pending, select_all};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Duration, Instant, timeout_at},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -20,6 +24,8 @@ use super::{
 
 /// Reports of checks that wait to be read; beyond it checks wait.
 const REPORTS: usize = 64;
+/// New sites take over after this time whether or not their sets have answered: a source may stay silent for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A site and where its backend sets come from, in failover order.
 #[derive(Debug, Clone)]
@@ -62,7 +68,7 @@ impl<D: Default + Send + Sync + 'static> Balancer<D> {
         Self { plan, route, answered, _task: task }
     }
 
-    /// Other sites or checks from now on. Sites are the same by name.
+    /// Other sites or checks, as soon as the sets of the sites have answered. Sites are the same by name.
     pub fn update(&self, health: &HealthCheck, sites: Vec<SiteInput>) {
         self.plan.send_replace(Plan { schedule: health.into(), sites });
     }
@@ -99,6 +105,7 @@ struct Entry<D> {
 
 impl<D: Default + Send + Sync + 'static> Follower<D> {
     async fn run(mut self, mut plans: watch::Receiver<Plan>, mut queue: mpsc::Receiver<Report>) {
+        let mut next: Option<(Plan, Instant)> = None;
         loop {
             tokio::select! {
                 changed = plans.changed() => {
@@ -106,7 +113,12 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
                         return;
                     }
                     let plan = plans.borrow_and_update().clone();
-                    self.replan(plan);
+                    next = Some((plan, Instant::now() + ANSWER_TIMEOUT));
+                }
+                () = all_answered(next.as_ref()) => {
+                    if let Some((plan, _)) = next.take() {
+                        self.replan(plan);
+                    }
                 }
                 () = a_set_changed(&mut self.plan.sites) => {}
                 Some(report) = queue.recv() => {
@@ -214,6 +226,20 @@ fn start_check<D: Send + Sync + 'static>(
     }))
 }
 
+/// Waits until the set of each site has answered, or has had its time.
+async fn all_answered(next: Option<&(Plan, Instant)>) {
+    let Some((plan, deadline)) = next else { return pending().await };
+    let answers = async {
+        for site in &plan.sites {
+            if site.backends.clone().wait_for(|set| set.answered).await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    };
+    // Either way it is this plan's turn now.
+    let _ = timeout_at(*deadline, answers).await;
+}
+
 /// Waits for the next set of any site. A source that has ended keeps its last set.
 async fn a_set_changed(sites: &mut [SiteInput]) {
     if sites.is_empty() {
@@ -231,8 +257,6 @@ async fn a_set_changed(sites: &mut [SiteInput]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::{net::TcpListener, time::timeout};
 
     use super::*;
@@ -271,6 +295,48 @@ mod tests {
         let ids = |route: &Route<()>| route.backends.iter().map(|backend| backend.id).collect::<Vec<_>>();
         assert_eq!(ids(&first), ids(&second)[..1]);
         assert_eq!(ids(&second), ids(&third)[1..]);
+    }
+
+    #[tokio::test]
+    async fn new_sites_take_over_only_once_their_sets_have_answered() {
+        let servers = [
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        ];
+        let [a, b] = servers.each_ref().map(|server| server.local_addr().unwrap());
+        let (_before, backends) = watch::channel(set(&[a]));
+        let balancer = Balancer::<()>::start(
+            "test",
+            &HealthCheck::default(),
+            vec![SiteInput { name: "one".into(), backends }],
+        );
+        let mut route = balancer.route();
+        until(&mut route, Route::is_live).await;
+        let (after, backends) = watch::channel(Arc::new(BackendSet::default()));
+        balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends }]);
+        tokio::task::yield_now().await;
+        assert_eq!(route.borrow().backends[0].address, a, "the old set serves");
+        after.send_replace(set(&[b]));
+        until(&mut route, |route| {
+            assert!(route.is_live(), "there is a backend at every moment");
+            route.backends[0].address == b
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_sites_whose_sets_stay_silent_take_over_in_the_end() {
+        let (_before, backends) = watch::channel(set(&[]));
+        let balancer = Balancer::<()>::start(
+            "test",
+            &HealthCheck::default(),
+            vec![SiteInput { name: "one".into(), backends }],
+        );
+        let (_silent, backends) = watch::channel(Arc::new(BackendSet::default()));
+        balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends }]);
+        let mut route = balancer.route();
+        let taken = route.wait_for(|route| route.unavailable.contains("site two"));
+        tokio::time::timeout(2 * ANSWER_TIMEOUT, taken).await.unwrap().unwrap();
     }
 
     #[tokio::test]
