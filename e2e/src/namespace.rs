@@ -87,9 +87,11 @@ impl Namespace {
                 return outcome;
             }
         }
-        // Deletion goes on behind the next scenario.
-        let deleted = all.delete(&namespace.name, &DeleteParams::background()).await;
-        outcome.and(deleted.map(drop).context("cannot delete the namespace"))
+        // Deletion goes on behind the next scenario, unless the scenario itself has deleted it.
+        match all.delete(&namespace.name, &DeleteParams::background()).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => outcome,
+            deleted => outcome.and(deleted.map(drop).context("cannot delete the namespace")),
+        }
     }
 
     /// Runs a part of the scenario with one more namespace.

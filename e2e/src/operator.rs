@@ -109,17 +109,17 @@ impl<'a> Operator<'a> {
         Ok(pods.list(&ListParams::default().labels(SELECTOR)).await?.items)
     }
 
-    pub async fn running_pods(&self) -> Result<Vec<Pod>> {
-        let mut pods = self.pods().await?;
-        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(pods)
-    }
-
     /// Waits until all replicas are ready, and the API server reaches the webhook by its Service.
     pub async fn rolled_out(&self) -> Result<()> {
         let deployments = self.deployments();
         eventually(ROLL_OUT, "the operator is rolled out", async || {
             Ok(is_rolled_out(&deployments.get(NAME).await?).then_some(()))
+        })
+        .await?;
+        // A replica that goes serves on for a while, and the API server may still have a connection to it.
+        eventually(ROLL_OUT, "no earlier pod of the operator is left", async || {
+            let going = self.pods().await?.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
+            Ok((!going).then_some(()))
         })
         .await?;
         let probe = manifests::opted_in(manifests::pod("probe", &["sleep"])).to_string();
