@@ -27,7 +27,7 @@ async fn a_bad_policy_is_refused_by_kubectl_apply_with_the_path_of_the_field() -
             (with(one(web.clone()), "/spec/retires", json!(3))?, r#"spec): unknown field "retires""#),
             (
                 with(one(web.clone()), "/spec/http/0/sites/0/weight", json!(3))?,
-                "spec.http[0].sites[0].weight",
+                r#"spec.http[0].sites[0]): unknown field "weight""#,
             ),
             (with(one(web.clone()), "/spec/http/0/port", json!(70000))?, "spec.http[0].port"),
             (with(one(web.clone()), "/spec/http/0/port", json!(0))?, "spec.http[0].port"),
