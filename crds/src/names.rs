@@ -69,9 +69,10 @@ pub fn policy_object(policy: &str) -> String {
 }
 
 /// Name of the Role and RoleBinding that let a policy's pods read the EndpointSlices of another namespace.
-/// `.` cannot stand in a namespace's name, so no two policies share one.
+/// `.` can stand in the name of a policy and not in that of a namespace, so that no two policies share one, and none is
+/// the [`policy_object`] of another.
 pub fn exported_object(policy_namespace: &str, policy: &str) -> String {
-    bounded(format!("sidecar-{policy_namespace}.{policy}"))
+    bounded(format!("sidecar.{policy_namespace}.{policy}"))
 }
 
 /// Key of a configuration version in the ConfigMap, and file name in the mounted directory.
@@ -110,6 +111,7 @@ mod tests {
     #[test]
     fn two_policies_never_share_an_exported_name() {
         assert_ne!(exported_object("a-b", "c"), exported_object("a", "b-c"));
+        assert_ne!(exported_object("a", "b"), policy_object("a.b"), "a policy's name may have a dot");
     }
 
     #[test]

@@ -80,6 +80,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ("number above 255", address("10.9.0.256:9000"), "addresses[0]"),
         ("address port", address("10.9.0.1:70000"), "addresses[0]"),
         ("bad IPv6", address("[fd00:::1]:9000"), "not an IPv6 address"),
+        ("IPv4 in brackets", address("[10.0.0.1]:9000"), "not an IPv6 address"),
         ("host name as address", address("minio:9000"), "addresses[0]"),
         ("bad address", http(&listener("a", "9000", SITE, ", address: 127.0.0.300")), "spec.http[0].address"),
         (

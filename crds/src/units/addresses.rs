@@ -131,7 +131,7 @@ impl JsonSchema for AddressPattern {
                     "message": "a range stands for at most 1024 addresses",
                 },
                 {
-                    "rule": "!self.startsWith('[') || isIP(self.split(']')[0].replace('[', ''))",
+                    "rule": "!self.startsWith('[') || (self.split(']')[0].contains(':') && isIP(self.split(']')[0].replace('[', '')))",
                     "message": "this is not an IPv6 address: write it like [fd00::1]:9000",
                 },
             ],

@@ -78,9 +78,9 @@ fn rights_reach_exactly_the_namespaces_in_use() {
         [
             "ConfigMap a/sidecar-data",
             "Role a/sidecar-data",
-            "Role b/sidecar-a.data",
+            "Role b/sidecar.a.data",
             "RoleBinding a/sidecar-data",
-            "RoleBinding b/sidecar-a.data"
+            "RoleBinding b/sidecar.a.data"
         ]
     );
     assert_eq!(resources(role(&plan, "a")), ["configmaps", "endpointslices"]);
@@ -110,8 +110,8 @@ fn what_the_policy_stops_using_is_removed_rights_first() {
         Some(OwnedFact { policy: Key::new("a", policy), uid: "u".to_owned(), digest: Default::default() })
     };
     for kind in [Kind::Role, Kind::RoleBinding] {
-        world.owned(kind).set(Key::new("b", "sidecar-a.data"), owned("data"));
-        world.owned(kind).set(Key::new("b", "sidecar-a.other"), owned("other"));
+        world.owned(kind).set(Key::new("b", "sidecar.a.data"), owned("data"));
+        world.owned(kind).set(Key::new("b", "sidecar.a.other"), owned("other"));
     }
     world.owned(Kind::ConfigMap).set(Key::new("a", "sidecar-data"), owned("data"));
     let removed: Vec<String> = plan(&fact, &world, &surroundings())
@@ -119,7 +119,7 @@ fn what_the_policy_stops_using_is_removed_rights_first() {
         .iter()
         .map(|stale| format!("{} {}", stale.kind, stale.key))
         .collect();
-    assert_eq!(removed, ["RoleBinding b/sidecar-a.data", "Role b/sidecar-a.data"]);
+    assert_eq!(removed, ["RoleBinding b/sidecar.a.data", "Role b/sidecar.a.data"]);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_policy_that_is_not_accepted_changes_nothing() {
     let world = World::default();
     let good = testing::policy(&world, "a", "data", "backends: [{addresses: ['10.0.0.1:80']}]");
     world.owned(Kind::Role).set(
-        Key::new("b", "sidecar-a.data"),
+        Key::new("b", "sidecar.a.data"),
         Some(OwnedFact { policy: good.key.clone(), uid: "u".to_owned(), digest: Default::default() }),
     );
     let unreadable = PolicyFact { policy: Err("missing field `port`".to_owned()), ..(*good).clone() };

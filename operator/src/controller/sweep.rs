@@ -62,7 +62,7 @@ mod tests {
     async fn objects_go_once_policy_and_pods_are_gone_for_the_grace() {
         let (world, mut sweeper) = (World::default(), Sweeper::default());
         own(&world, Kind::ConfigMap, "a", "sidecar-data");
-        own(&world, Kind::Role, "b", "sidecar-a.data");
+        own(&world, Kind::Role, "b", "sidecar.a.data");
         testing::policy(&world, "a", "data", "backends: [{addresses: ['10.0.0.1:80']}]");
         let start = Instant::now();
         assert_eq!(sweeper.due(&world, start), (Vec::new(), None), "the policy is there");
