@@ -24,6 +24,7 @@ test-unit: ## Run the tests that need no cluster (the API server's among them)
 
 .PHONY: test-chart
 test-chart: ## Lint, render and unit-test the Helm chart
+	.ci/package openssl
 	charts/test
 
 .PHONY: test-e2e
