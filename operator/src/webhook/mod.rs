@@ -5,6 +5,7 @@
 
 mod handler;
 mod metrics;
+mod peers;
 mod policies;
 mod review;
 mod serve;

@@ -23,7 +23,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{super::serve, SOON, Webhook, opted_in};
+use super::{
+    super::serve::{Limits, serve_within},
+    SOON, Webhook, opted_in,
+};
 use crate::webhook::{ServeError, server_config};
 
 struct Server {
@@ -42,11 +45,15 @@ fn identity() -> (CertificateDer<'static>, ServerConfig) {
 }
 
 async fn start(router: Router, config: ServerConfig, grace: Duration) -> Server {
+    start_within(Limits::default(), router, config, grace).await
+}
+
+async fn start_within(limits: Limits, router: Router, config: ServerConfig, grace: Duration) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = Arc::new(ArcSwap::from_pointee(config));
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, tls.clone(), router, shutdown.clone(), grace));
+    let task = tokio::spawn(serve_within(limits, listener, tls.clone(), router, shutdown.clone(), grace));
     Server { address, tls, shutdown, task }
 }
 
@@ -179,6 +186,48 @@ async fn a_peer_that_speaks_no_tls_is_dropped_and_hurts_nobody() {
     let mut rest = Vec::new();
     let _ = timeout(SOON, plain.read_to_end(&mut rest)).await.unwrap();
     connect(server.address, &root, b"h2").await.unwrap();
+    server.shutdown.cancel();
+    timeout(SOON, server.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_asks_nothing_is_closed_over_both_protocols() {
+    let (root, config) = identity();
+    let limits = Limits { first_request: Duration::from_millis(50), ..Limits::default() };
+    let server = start_within(limits, Webhook::with_policy().router, config, SOON).await;
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        let mut silent = connect(server.address, &root, protocol).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = timeout(SOON, silent.read_to_end(&mut rest)).await.expect("the server closes it");
+    }
+    server.shutdown.cancel();
+    timeout(SOON, server.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_address_with_too_many_connections_is_refused_until_one_ends() {
+    let (root, config) = identity();
+    let limits = Limits { per_address: 1, ..Limits::default() };
+    let server = start_within(limits, Webhook::with_policy().router, config, SOON).await;
+    let first = connect(server.address, &root, b"h2").await.unwrap();
+    assert!(connect(server.address, &root, b"h2").await.is_err());
+    drop(first);
+    let again = async { while connect(server.address, &root, b"h2").await.is_err() {} };
+    timeout(SOON, again).await.unwrap();
+    server.shutdown.cancel();
+    timeout(SOON, server.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_h2_connection_of_full_age_is_asked_to_end() {
+    let (root, config) = identity();
+    let limits = Limits { age: Duration::from_millis(50), ..Limits::default() };
+    let server = start_within(limits, Webhook::with_policy().router, config, SOON).await;
+    let stream = TokioIo::new(connect(server.address, &root, b"h2").await.unwrap());
+    let (sender, connection) =
+        conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), stream).await.unwrap();
+    timeout(SOON, connection).await.expect("it ends though its sender is there").unwrap();
+    drop(sender);
     server.shutdown.cancel();
     timeout(SOON, server.task).await.unwrap().unwrap().unwrap();
 }
