@@ -17,6 +17,9 @@ use crate::probe::{Failure, Probe};
 /// Shortest time between two checks, however often the data path asks.
 const SHORTEST: Duration = Duration::from_millis(100);
 
+/// Longest time between two checks of a backend that refuses: it may be back at any moment, and a refusal costs little.
+const REFUSED: Duration = Duration::from_millis(500);
+
 /// How far an interval may be longer or shorter, in hundredths, so that checks of many sidecars spread.
 const JITTER: u64 = 10;
 
@@ -79,8 +82,12 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
                 return;
             }
         }
+        let interval = match health.condition() {
+            Condition::Down(Cause::Refused) => schedule.interval.min(REFUSED),
+            _ => schedule.interval,
+        };
         tokio::select! {
-            () = sleep_until(started + jittered(schedule.interval)) => {}
+            () = sleep_until(started + jittered(interval)) => {}
             () = backend.check_wanted() => sleep_until(started + SHORTEST).await,
         }
     }
@@ -138,6 +145,15 @@ mod tests {
         assert_eq!(seen[0], (Condition::Up, Duration::ZERO));
         assert_eq!(seen[1].0, Condition::Down(Cause::Refused));
         assert!((13..=17).contains(&seen[1].1.as_secs()), "{seen:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_refuses_is_back_soon_after_it_listens_again() {
+        let refused: fn() -> Result<(), Failure> = || Err(Failure::Refused);
+        let seen = reports(&backend(), &[refused, refused, refused, || Ok(())], 2).await;
+        assert_eq!(seen[0], (Condition::Down(Cause::Refused), Duration::ZERO));
+        assert_eq!(seen[1].0, Condition::Up);
+        assert!(seen[1].1 <= REFUSED * 3 * 11 / 10, "{seen:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -117,6 +117,13 @@ impl<D> Route<D> {
         self.tiers.iter().flatten().any(|&index| !tried(self.backends[index].id))
     }
 
+    /// Has all backends checked at once, since one of them may be back.
+    pub fn check_now(&self) {
+        for backend in &self.backends {
+            backend.doubt();
+        }
+    }
+
     /// Whether some backend may take traffic.
     pub fn is_live(&self) -> bool {
         !self.tiers.is_empty()

@@ -94,8 +94,15 @@ impl<'a> Forward<'a> {
     }
 
     async fn run(mut self, inflight: Inflight, joined: &Tunnel) -> Result<Response<ResponseBody>, Refusal> {
+        let mut revived = false;
         loop {
-            let Some(pool) = self.pick() else { return Err(self.refusal()) };
+            let Some(pool) = self.pick() else {
+                if self.tries.is_empty() && !revived && self.thread.revive().await {
+                    revived = true;
+                    continue;
+                }
+                return Err(self.refusal());
+            };
             let busy = pool.backend.occupy();
             let mut connection = match self.connection(&pool).await {
                 Ok(connection) => connection,

@@ -10,9 +10,9 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
@@ -27,6 +27,12 @@ use crate::{
 
 /// How often idle connections to backends are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// A request that finds no live backend waits this long for one to come back.
+const REVIVAL: Duration = Duration::from_secs(1);
+
+/// Requests that wait for that on one thread; others are told at once.
+const MOST_WAITING: usize = 256;
 
 /// What a listener is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +63,13 @@ pub(super) struct Thread {
     local: RefCell<Rc<Local>>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
+    /// Told of each route with a live backend.
+    revived: Notify,
+    waiting: Cell<usize>,
 }
+
+/// One request in the count of those that wait.
+struct Waiting<'a>(&'a Cell<usize>);
 
 /// A route, and the pool of each of its backends in the same order.
 pub(super) struct Local {
@@ -75,6 +87,8 @@ impl Thread {
             local: RefCell::new(Rc::new(Local { route: Arc::new(Route::empty()), pools: Vec::new() })),
             random: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
+            revived: Notify::new(),
+            waiting: Cell::new(0),
         });
         thread.adopt(share.route.borrow_and_update().clone());
         let mut connections = JoinSet::new();
@@ -124,6 +138,22 @@ impl Thread {
         for gone in old.values() {
             gone.close();
         }
+        if self.local().route.is_live() {
+            self.revived.notify_waiters();
+        }
+    }
+
+    /// Has the backends checked if none is live, and waits a moment for one. True if there is one now. Without any backend
+    /// there is nothing to check, and nothing to wait for.
+    pub(super) async fn revive(&self) -> bool {
+        let route = Arc::clone(&self.local().route);
+        if route.is_live() || route.backends.is_empty() || self.waiting.get() >= MOST_WAITING {
+            return route.is_live();
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        let revived = self.revived.notified();
+        route.check_now();
+        timeout(REVIVAL, revived).await.is_ok()
     }
 
     fn sweep(&self) {
@@ -143,5 +173,18 @@ impl Thread {
 
     pub(super) fn random(&self, below: usize) -> usize {
         self.random.borrow_mut().usize(..below)
+    }
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }

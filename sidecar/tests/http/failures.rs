@@ -1,6 +1,9 @@
 //! Backends that fail: what is tried again, what never is, and what the client is told.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sidecar::balance::{BackendSet, Unavailable};
 use tokio::{io::AsyncReadExt, sync::Notify};
@@ -171,6 +174,22 @@ async fn a_client_that_breaks_off_an_upload_costs_the_backend_nothing() {
     );
     assert_eq!(sidecar.metric(&up), Some(1.0));
     assert_eq!(sidecar.metric("sidecar_http_backend_requests_in_flight"), Some(0.0));
+}
+
+#[tokio::test]
+async fn a_backend_that_is_back_serves_the_next_request() {
+    let address = refusing().await;
+    let sidecar = Sidecar::start(&[address]).await;
+    let start = Instant::now();
+    assert_eq!(sidecar.get("/").await.status(), 503);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let _back = Backend::on(tokio::net::TcpListener::bind(address).await.unwrap(), |mut visit| async move {
+        while visit.request().await.is_some() {
+            visit.send(OK).await;
+        }
+    });
+    let response = sidecar.get("/").await;
+    assert_eq!(response.status(), 200, "{}", response.text());
 }
 
 #[tokio::test]
