@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// A request that cannot be forwarded.
@@ -66,8 +67,11 @@ pub(super) fn is_replayable(method: &Method, without_body: bool) -> bool {
     without_body && (method.is_safe() && method != Method::TRACE)
 }
 
+/// An offer to go on in HTTP/2 is none: Java's client makes one with each first request, and is content with HTTP/1.1.
 fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE) && has_token(headers, &header::CONNECTION, "upgrade")
+    headers.contains_key(header::UPGRADE)
+        && !has_token(headers, &header::UPGRADE, "h2c")
+        && has_token(headers, &header::CONNECTION, "upgrade")
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -82,7 +86,8 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
 /// Hop-by-hop is what `Connection` names, and a few that never were anything else. Transfer-Encoding stays, since the
 /// connection's own encoder acts on it.
 fn remove_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    let usual = [header::CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, header::TE, header::UPGRADE];
+    let usual =
+        [header::CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, header::TE, header::UPGRADE];
     if !usual.iter().any(|name| headers.contains_key(name)) {
         return;
     }
@@ -182,6 +187,18 @@ mod tests {
         let mut request = request(&[("upgrade", "h2c")]);
         assert_eq!(prepare_request(&mut request), Ok(Wishes::default()));
         assert_eq!(shown(&request), [""; 0]);
+    }
+
+    #[test]
+    fn an_offer_of_http2_is_left_out() {
+        let mut request = request(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("http2-settings", "AAEAAEAAAAIAAAAB"),
+            ("upgrade", "h2c"),
+            ("user-agent", "Java-http-client/21"),
+        ]);
+        assert_eq!(prepare_request(&mut request), Ok(Wishes::default()));
+        assert_eq!(shown(&request), ["user-agent: Java-http-client/21"]);
     }
 
     #[test]
