@@ -43,6 +43,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Longest a request at the start may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest that an open request may hear nothing. A watch is ended by the API server after 290 s, and may be silent.
+const LONGEST_SILENCE: Duration = Duration::from_secs(295);
+
 const CACHES: &str = "caches";
 const CERTIFICATE: &str = "certificate";
 const CA_BUNDLE: &str = "caBundle";
@@ -73,6 +76,23 @@ pub enum RunError {
     Failed(#[from] JoinError),
 }
 
+/// Ways to the API server. On either, an answer that does not come is an error after a while.
+pub struct Clients {
+    pub common: Client,
+    /// For the Lease alone, whose renewal cannot wait.
+    pub lease: Client,
+}
+
+impl Clients {
+    pub fn new(mut config: kube::Config) -> Result<Self, kube::Error> {
+        let lease = Client::try_from(controller::lease::impatient(config.clone()))?;
+        config.read_timeout = Some(LONGEST_SILENCE);
+        // Else the time that a connection was not in use would count.
+        config.reset_reader_on_write = true;
+        Ok(Self { common: Client::try_from(config)?, lease })
+    }
+}
+
 /// The listening sockets.
 pub struct Sockets {
     pub webhook: TcpListener,
@@ -88,7 +108,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let sockets =
         Sockets { webhook: listen(args.webhook_address).await?, admin: listen(args.admin_address).await? };
-    let client = Client::try_from(kube::Config::infer().await?)?;
+    let clients = Clients::new(kube::Config::infer().await?)?;
     let stop = shutdown.clone();
     let signals = async move {
         tokio::select! {
@@ -99,7 +119,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         pending().await
     };
     tokio::select! {
-        ended = operate(args, client, sockets, shutdown) => ended,
+        ended = operate(args, clients, sockets, shutdown) => ended,
         () = signals => Ok(()),
     }
 }
@@ -107,10 +127,11 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
 /// Runs until `shutdown`, and then the way down.
 pub async fn operate(
     args: RunArgs,
-    client: Client,
+    clients: Clients,
     sockets: Sockets,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let Clients { common: client, lease: lease_client } = clients;
     let validities = Validities::new(args.ca_validity.as_std(), args.leaf_validity.as_std())?;
     let owner = within(owner(&client, &args)).await?;
     let endpoint_slices = within(has_endpoint_slices(&client)).await?;
@@ -173,7 +194,7 @@ pub async fn operate(
         owner,
     };
     let released = CancellationToken::new();
-    let lease = candidate.run(client.clone(), lead, released.clone());
+    let lease = candidate.run(lease_client, lead, released.clone());
     let lease = tokio::spawn(lease);
     let surroundings = Surroundings { settings, endpoint_slices };
     let reconciler = Arc::new(Reconciler::new(client, world, surroundings, args.pod_name));

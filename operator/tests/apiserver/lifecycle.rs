@@ -17,7 +17,7 @@ use kube::Api;
 use operator::{
     command::{Cli, Command, RunArgs},
     controller::lease::Candidate,
-    run::{Sockets, operate},
+    run::{Clients, Sockets, operate},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,13 +110,14 @@ async fn the_operator_becomes_ready_with_the_charts_rights_and_ends_without_refu
     ];
     install(&admin, &all).await?;
     let client = server.client_as(Some(ACCOUNT)).await?;
+    let clients = Clients { common: client.clone(), lease: client };
     let sockets = Sockets {
         webhook: TcpListener::bind("127.0.0.1:0").await?,
         admin: TcpListener::bind("127.0.0.1:0").await?,
     };
     let (webhook, health) = (sockets.webhook.local_addr()?, sockets.admin.local_addr()?);
     let shutdown = CancellationToken::new();
-    let operator = tokio::spawn(operate(arguments()?, client, sockets, shutdown.clone()));
+    let operator = tokio::spawn(operate(arguments()?, clients, sockets, shutdown.clone()));
     eventually(PATIENCE, "ready", async || {
         Ok((status(health, "/readyz").await? == "HTTP/1.1 200 OK").then_some(()))
     })
