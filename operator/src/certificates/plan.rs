@@ -2,6 +2,8 @@
 //!
 //! create -> publish -> (renew the leaf)* -> next CA -> publish both -> settle -> leaf from the next CA -> all replicas
 //! serve it -> drop the old -> publish.
+//!
+//! A clock that was ahead leaves certificates that are not valid yet: they are made anew, as those that have expired.
 
 use super::material::{Material, Validities};
 
@@ -59,18 +61,26 @@ pub(super) fn plan(
 ) -> Step {
     let Some(material) = material else { return Step::Create };
     if now >= material.authority.window.not_after {
-        return if material.next.is_some() { Step::Promote } else { Step::Create };
+        let next = material.next.as_ref().filter(|next| now >= next.window.not_before);
+        return if next.is_some() { Step::Promote } else { Step::Create };
+    }
+    if now < material.authority.window.not_before {
+        return Step::Create;
     }
     if observed.publication == Publication::Different {
         return Step::Publish;
     }
-    if now >= material.leaf.window.renewal() || !material.leaf_fits(observed.names) {
+    let leaf = material.leaf.window;
+    if now < leaf.not_before || now >= leaf.renewal() || !material.leaf_fits(observed.names) {
         return Step::RenewLeaf;
     }
     if let Some((_, window)) = &material.old {
         return if now >= window.not_after { Step::DropOld } else { Step::DropOldOnceServed };
     }
-    if material.next.is_some() {
+    if let Some(next) = &material.next {
+        if now < next.window.not_before {
+            return Step::BeginRotation;
+        }
         return match observed.publication {
             Publication::Current(since) if since >= settle(validities) => Step::Promote,
             Publication::Current(since) => Step::Wait((settle(validities) - since).max(1)),
@@ -161,6 +171,21 @@ mod tests {
     fn a_leaf_for_other_names_is_replaced() {
         let material = Material::create(&["other.ns.svc".to_owned()], validities(), NOW).unwrap();
         assert_eq!(next(Some(&material), Publication::Current(0), NOW), Step::RenewLeaf);
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_made_is_made_anew() {
+        let (ahead, current) = (NOW + 30 * DAY, Publication::Current(1_000));
+        let material = Material::create(&names(), validities(), ahead).unwrap();
+        assert_eq!(next(Some(&material), current, NOW), Step::Create);
+
+        let good = Material::create(&names(), validities(), NOW).unwrap();
+        let leaf = good.with_leaf(&names(), validities(), ahead).unwrap();
+        assert_eq!(next(Some(&leaf), current, NOW), Step::RenewLeaf);
+        let rotating = good.with_next(validities(), ahead).unwrap();
+        assert_eq!(next(Some(&rotating), current, NOW), Step::BeginRotation);
+        let far = good.with_next(validities(), NOW + 400 * DAY).unwrap();
+        assert_eq!(next(Some(&far), current, NOW + 366 * DAY), Step::Create);
     }
 
     #[test]
