@@ -28,6 +28,8 @@ pub enum MaterialError {
     Missing(&'static str),
     #[error("{0} in the Secret is not a certificate in PEM")]
     Unreadable(&'static str),
+    #[error("{key} in the Secret is not the key of {certificate}")]
+    Foreign { key: &'static str, certificate: &'static str },
     #[error("a certificate cannot be made")]
     Make(#[from] rcgen::Error),
     #[error(
@@ -186,8 +188,17 @@ fn pair(
     key: &'static str,
 ) -> Result<Pair, MaterialError> {
     let (certificate, key_text) = (text(data, name)?, text(data, key)?);
-    KeyPair::from_pem(&key_text).map_err(|_| MaterialError::Unreadable(key))?;
+    let pair = KeyPair::from_pem(&key_text).map_err(|_| MaterialError::Unreadable(key))?;
+    let public = public_key(&certificate).ok_or(MaterialError::Unreadable(name))?;
+    if public != pair.subject_public_key_info() {
+        return Err(MaterialError::Foreign { key, certificate: name });
+    }
     describe_pair(certificate, key_text).ok_or(MaterialError::Unreadable(name))
+}
+
+fn public_key(pem: &str) -> Option<Vec<u8>> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    Some(pem.parse_x509().ok()?.public_key().raw.to_vec())
 }
 
 fn text(data: &BTreeMap<String, ByteString>, name: &'static str) -> Result<String, MaterialError> {
@@ -317,6 +328,19 @@ mod tests {
         assert!(matches!(Material::from_data(&data), Err(MaterialError::Unreadable(LEAF))));
         data.remove(CA_KEY);
         assert!(matches!(Material::from_data(&data), Err(MaterialError::Missing(CA_KEY))));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_told_and_not_served() {
+        let [ours, other] = [(); 2].map(|()| Material::create(&names(), validities(), NOW).unwrap().to_data());
+        for (key, certificate) in [(CA_KEY, CA), (LEAF_KEY, LEAF)] {
+            let mut data = ours.clone();
+            data.insert(key.to_owned(), other[key].clone());
+            let Err(MaterialError::Foreign { key: told, certificate: of }) = Material::from_data(&data) else {
+                panic!("{key} is taken for the key of {certificate}")
+            };
+            assert_eq!((told, of), (key, certificate));
+        }
     }
 
     #[test]
