@@ -111,7 +111,8 @@ impl ClientIo {
 
 impl Drop for ClientIo {
     fn drop(&mut self) {
-        if self.client.abort.load(Ordering::Relaxed) {
+        // With a request under way this is a cut, of an answer perhaps that has no end but the connection's.
+        if self.client.abort.load(Ordering::Relaxed) || self.client.is_busy() {
             // If it cannot be set, the connection is gone already.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }

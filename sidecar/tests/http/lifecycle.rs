@@ -79,6 +79,27 @@ async fn a_drain_cuts_off_what_takes_too_long() {
 }
 
 #[tokio::test]
+async fn an_answer_that_a_drain_cuts_off_never_ends_cleanly() {
+    let backend = Backend::start(|mut visit| async move {
+        // A check of the sidecar brings no request.
+        let Some(_) = visit.request().await else { return };
+        visit.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let mut client = sidecar.client().await;
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    client.receive_head().await;
+    client.reader.read_exact(&mut [0; 3]).await.unwrap();
+    let (listener, _rest) = sidecar.into_parts();
+    in_time("the drain", listener.drain(Duration::from_millis(50))).await;
+    let mut rest = Vec::new();
+    let ended = in_time("the end", client.reader.read_to_end(&mut rest)).await;
+    assert!(ended.is_err(), "ended cleanly after {rest:?}");
+}
+
+#[tokio::test]
 async fn connections_are_counted_until_they_have_gone() {
     let backend = Backend::named("a").await;
     let sidecar = Sidecar::start(&[backend.address]).await;
