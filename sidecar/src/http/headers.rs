@@ -43,9 +43,7 @@ pub(super) fn prepare_request<B>(request: &mut Request<B>) -> Result<Wishes, Bad
     let upgrade = !old && is_upgrade(headers);
     let trailers = has_token(headers, &header::TE, "trailers");
     remove_hop_by_hop(headers, upgrade);
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-    }
+    remove_false_length(headers);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         if !upgrade {
@@ -60,6 +58,14 @@ pub(super) fn prepare_request<B>(request: &mut Request<B>) -> Result<Wishes, Bad
 /// Makes a response ready for the client. `upgraded`: it switches protocols, and says so.
 pub(super) fn prepare_response(headers: &mut HeaderMap, upgraded: bool) {
     remove_hop_by_hop(headers, upgraded);
+    remove_false_length(headers);
+}
+
+/// Chunks win over a length; both together would let two readers see two messages.
+fn remove_false_length(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
 }
 
 /// Sent twice, it does no more than sent once, and it has no body of which a part could be lost.
@@ -206,6 +212,11 @@ mod tests {
         let mut request = request(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
         prepare_request(&mut request).unwrap();
         assert_eq!(shown(&request), ["transfer-encoding: chunked"]);
+        let mut response = HeaderMap::new();
+        response.insert(header::CONTENT_LENGTH, HeaderValue::from_static("3"));
+        response.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        prepare_response(&mut response, false);
+        assert_eq!(response.keys().collect::<Vec<_>>(), [&header::TRANSFER_ENCODING]);
     }
 
     #[test]
