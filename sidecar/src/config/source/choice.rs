@@ -39,6 +39,8 @@ pub fn judge(current: Option<&Version>, new: &Version) -> Verdict {
         (Origin::LastGood, Origin::File) => {
             !same_policy(current, new) || generation(new) > generation(current)
         }
+        // What the API said in this run is newer than anything that an earlier run has kept.
+        (Origin::Api, Origin::LastGood) => false,
         (_, Origin::LastGood) => same_policy(current, new) && generation(new) > generation(current),
     };
     if newer { Verdict::Use } else { Verdict::Stale }
@@ -93,6 +95,7 @@ mod tests {
             ((LastGood, Some(3), 1), (File, Some(4), 2), Use),
             ((LastGood, None, 1), (File, None, 2), Use),
             ((LastGood, Some(3), 1), (Api, Some(1), 2), Use),
+            ((Api, Some(1), 1), (LastGood, Some(9), 2), Stale),
             ((File, Some(3), 1), (LastGood, Some(4), 2), Use),
             ((File, Some(3), 1), (LastGood, Some(2), 2), Stale),
         ] {
