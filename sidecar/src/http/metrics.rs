@@ -60,16 +60,19 @@ impl Metrics {
         metrics
     }
 
-    /// Shows the listener from now on. One of the same name that still drains is shown no more.
+    /// Shows the listener as long as it lives and no other of its name was added after it: one that still drains is hidden,
+    /// and one that was replaced in vain is shown again.
     pub(super) fn add(&self, listener: &Arc<ListenerMetrics>) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|other| other.upgrade().is_some_and(|other| other.name != listener.name));
+        listeners.retain(|other| other.strong_count() > 0);
         listeners.push(Arc::downgrade(listener));
     }
 
     fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.iter().filter_map(Weak::upgrade).collect()
+        let live: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
+        let last = |index: usize| live[index + 1..].iter().all(|later| later.name != live[index].name);
+        (0..live.len()).filter(|&index| last(index)).map(|index| Arc::clone(&live[index])).collect()
     }
 }
 
@@ -273,5 +276,32 @@ fn labels(listener: &ListenerMetrics) -> Labels<'_> {
 impl fmt::Debug for Metrics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(name: &str) -> Arc<ListenerMetrics> {
+        let (_, route) = watch::channel(Arc::new(Route::empty()));
+        Arc::new(ListenerMetrics { name: name.to_owned(), route, threads: Vec::new() })
+    }
+
+    #[test]
+    fn the_last_live_listener_of_a_name_is_shown() {
+        let metrics = Metrics::default();
+        let shows = |expected: &[&Arc<ListenerMetrics>]| {
+            let shown = metrics.listeners();
+            shown.len() == expected.len() && shown.iter().zip(expected).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        let (old, other, new) = (listener("web"), listener("other"), listener("web"));
+        metrics.add(&old);
+        metrics.add(&other);
+        assert!(shows(&[&old, &other]));
+        metrics.add(&new);
+        assert!(shows(&[&other, &new]), "the old one drains");
+        drop(new);
+        assert!(shows(&[&old, &other]), "the new one came to nothing");
     }
 }
