@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, limits, workers::Occupied};
+use super::{Worker, limits, listen::keep_alive, workers::Occupied};
 
 /// Accepted connections that wait for their thread to take them; beyond it they wait in the socket's queue.
 const QUEUE: usize = 1024;
@@ -105,7 +105,10 @@ impl Acceptor {
             return;
         };
         let slot = Slot { _occupied: worker.occupy(), _permit: permit };
-        let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+        let ready = stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true))
+            .and_then(|()| keep_alive(&stream));
         match ready {
             Ok(()) if lane.send(Accepted { stream, slot }).await.is_ok() => {}
             Ok(()) => tracing::debug!("a connection came after its thread had ended"),
@@ -157,6 +160,8 @@ mod tests {
             clients.push(TcpStream::connect(address).unwrap());
             held.push(queues[round % 2].recv().await.unwrap());
         }
+        let watched = |accepted: &Accepted| socket2::SockRef::from(&accepted.stream).keepalive().unwrap();
+        assert!(held.iter().all(watched), "a client that has gone without a word would stay for ever");
         assert!(workers.handles().iter().all(|worker| worker.connections() == 2));
         drop(held);
         assert_eq!(workers.connections(), 0);
