@@ -1,7 +1,7 @@
 //! One policy: plan -> apply -> status; and the sweep. Client required, through [`apply`](super::apply) and
 //! [`status`](super::status) alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use super::{
     cache::Key,
     conditions::{Truth, Verdict, Verdicts},
     facts::PolicyFact,
+    objects::Kind,
     plan::{Plan, Surroundings, plan},
     status::StatusWriter,
     sweep::Sweeper,
@@ -63,31 +64,51 @@ impl Reconciler {
     /// Deletes what no policy and no pod needs. Returns when to look again, if no change comes first.
     pub(super) async fn sweep(&self, sweeper: &mut Sweeper) -> Result<Option<Duration>, ReconcileError> {
         let (due, next) = sweeper.due(&self.world, Instant::now());
+        let mut result = Ok(next);
         for stale in &due {
-            self.applier.delete(stale).await?;
-            info!(kind = %stale.kind, object = %stale.key, "deleted: its policy is gone and no pod uses it");
+            match self.applier.delete(stale).await {
+                Ok(()) => info!(kind = %stale.kind, object = %stale.key, "deleted: nobody needs it any more"),
+                Err(error) => result = result.and(Err(error.into())),
+            }
         }
         self.status.retain(|policy| self.world.policies.get(policy).is_some());
-        Ok(next)
+        result
     }
 
+    /// Rights that are no longer needed go first. An object that fails keeps no other from being applied, except that a
+    /// Role which is not the operator's is not granted to anyone. Returns the first error.
     async fn apply(&self, fact: &PolicyFact, plan: &Plan) -> Result<(), ApplyError> {
+        let mut result = Ok(());
+        for stale in &plan.remove {
+            match self.applier.delete(stale).await {
+                Ok(()) => {
+                    info!(policy = %fact.key, kind = %stale.kind, object = %stale.key, "deleted: the policy no longer needs it");
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        let mut foreign = HashSet::new();
         for desired in &plan.apply {
             let (kind, key) = (desired.kind(), desired.key());
-            match self.applier.apply(desired, &self.world).await? {
-                Outcome::Unchanged => {}
-                Outcome::Written => debug!(policy = %fact.key, %kind, object = %key, "applied"),
-                Outcome::Repaired => {
+            if kind == Kind::RoleBinding && foreign.contains(&key) {
+                continue;
+            }
+            match self.applier.apply(desired, &self.world).await {
+                Ok(Outcome::Unchanged) => {}
+                Ok(Outcome::Written) => debug!(policy = %fact.key, %kind, object = %key, "applied"),
+                Ok(Outcome::Repaired) => {
                     info!(policy = %fact.key, %kind, object = %key, "repaired");
                     self.status.tell_repair(fact, &format!("{kind} {key}")).await;
                 }
+                Err(error) => {
+                    if kind == Kind::Role && matches!(error, ApplyError::Foreign { .. }) {
+                        foreign.insert(key);
+                    }
+                    result = result.and(Err(error));
+                }
             }
         }
-        for stale in &plan.remove {
-            self.applier.delete(stale).await?;
-            info!(policy = %fact.key, kind = %stale.kind, object = %stale.key, "deleted: the policy no longer needs it");
-        }
-        Ok(())
+        result
     }
 }
 

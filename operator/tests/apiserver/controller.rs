@@ -257,3 +257,34 @@ async fn status_is_written_at_most_once_in_five_seconds_and_ends_up_right() -> a
     assert!(gaps.iter().all(|gap| gap.as_millis() >= 4_000), "{gaps:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_foreign_object_in_another_namespace_keeps_nothing_else_from_being_applied() -> anyhow::Result<()> {
+    let (server, client) = controlled().await?;
+    let ns = server.namespace("own").await?;
+    let exports = [("sidecar.io/export-to".to_owned(), ns.clone())].into();
+    let storage = server.annotated_namespace("foreign", exports).await?;
+    let exported = crds::names::exported_object(&ns, "data");
+    let foreign: Role = serde_json::from_value(json!({"metadata": {"name": exported}}))?;
+    create(&client, &storage, &foreign).await?;
+    service(&client, &storage, "minio", ("api", 9000)).await?;
+    pod(
+        &client,
+        &ns,
+        "pod",
+        "data",
+        &[("sidecar.io/injected-policy", "data"), ("sidecar.io/service-account", "runner")],
+    )
+    .await?;
+    let backends = format!("[{{service: {{name: minio, namespace: {storage}, port: 9000}}}}]");
+    create(&client, &ns, &policy("data", &backends)?).await?;
+
+    let condition = until_condition(&client, &ns, "data", "Ready", ("False", "NameTaken")).await?;
+    assert!(condition.message.contains(&exported), "{condition:?}");
+    until::<RoleBinding>(&client, &ns, "sidecar-data", "bound", |_| true).await?;
+    let bindings = Api::<RoleBinding>::namespaced(client.clone(), &storage);
+    assert!(bindings.get_opt(&exported).await?.is_none(), "a foreign Role is granted to nobody");
+    let kept = Api::<Role>::namespaced(client, &storage).get(&exported).await?;
+    assert_eq!(kept.metadata.labels, None);
+    Ok(())
+}
