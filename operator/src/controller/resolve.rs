@@ -170,7 +170,7 @@ impl Resolver<'_> {
 fn port<'a>(key: &Key, service: &'a ServiceFact, wanted: &ServicePort) -> Result<&'a PortFact, Problem> {
     let is_wanted = |port: &&PortFact| match wanted {
         ServicePort::Number(number) => port.number == *number,
-        ServicePort::Name(name) => port.name == *name,
+        ServicePort::Name(name) => port.name == *name || number(name) == Some(port.number),
     };
     service.ports.iter().filter(|port| port.tcp).find(is_wanted).ok_or_else(|| {
         let ports: Vec<String> = service.ports.iter().filter(|port| port.tcp).map(describe).collect();
@@ -183,6 +183,11 @@ fn port<'a>(key: &Key, service: &'a ServiceFact, wanted: &ServicePort) -> Result
             ),
         }
     })
+}
+
+/// A number in quotes is a text in YAML, and no port's name: names have a letter.
+fn number(name: &str) -> Option<u16> {
+    name.parse().ok().filter(|number| *number != 0)
 }
 
 fn describe(port: &PortFact) -> String {
@@ -199,7 +204,10 @@ fn external(
 ) -> Result<BackendSource, Problem> {
     let port = match wanted {
         ServicePort::Number(number) => *number,
-        ServicePort::Name(_) => port(key, service, wanted)?.number,
+        ServicePort::Name(name) => match number(name) {
+            Some(number) => number,
+            None => port(key, service, wanted)?.number,
+        },
     };
     let host = host.parse().map_err(|error| Problem {
         reason: "ExternalNameInvalid",
@@ -251,6 +259,7 @@ mod tests {
             ("service: {name: minio, port: 9000}", "analytics", "minio", "api", AddressFamily::IPv4),
             ("service: {name: minio, port: console}", "analytics", "minio", "console", AddressFamily::IPv4),
             ("service: {name: plain, port: 80}", "analytics", "plain", "", AddressFamily::IPv4),
+            ("service: {name: plain, port: '80'}", "analytics", "plain", "", AddressFamily::IPv4),
             (
                 "service: {name: minio, namespace: storage, port: api}",
                 "storage",
@@ -327,10 +336,13 @@ mod tests {
 
     #[test]
     fn an_external_name_is_asked_of_dns_and_needs_no_right() {
-        let resolution = resolve_backend(&world(), "{service: {name: external, port: 443}}");
-        let dns = DnsBackend { host: "s3.example.com".parse().unwrap(), port: 443 };
-        assert_eq!(source(&resolution), BackendSource::Dns(dns));
-        assert!(resolution.slices_of.is_empty());
+        for port in ["443", "'443'"] {
+            let backend = format!("{{service: {{name: external, port: {port}}}}}");
+            let resolution = resolve_backend(&world(), &backend);
+            let dns = DnsBackend { host: "s3.example.com".parse().unwrap(), port: 443 };
+            assert_eq!(source(&resolution), BackendSource::Dns(dns));
+            assert!(resolution.slices_of.is_empty());
+        }
     }
 
     #[test]
