@@ -13,6 +13,8 @@ pub(super) enum BadRequest {
     Connect,
     #[error("the request must have one Host header")]
     Host,
+    #[error("the request's target must be a path or a whole URL")]
+    Target,
 }
 
 /// What else the forward step must know of a request.
@@ -29,6 +31,7 @@ pub(super) fn prepare_request<B>(request: &mut Request<B>) -> Result<Wishes, Bad
     if request.method() == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
+    let authority = take_authority(request)?;
     let old = request.version() < Version::HTTP_11;
     let headers = request.headers_mut();
     let mut hosts = headers.get_all(header::HOST).iter();
@@ -39,6 +42,9 @@ pub(super) fn prepare_request<B>(request: &mut Request<B>) -> Result<Wishes, Bad
             headers.insert(header::HOST, HeaderValue::from_static(""));
         }
         _ => return Err(BadRequest::Host),
+    }
+    if let Some(authority) = authority {
+        headers.insert(header::HOST, authority);
     }
     let upgrade = !old && is_upgrade(headers);
     let trailers = has_token(headers, &header::TE, "trailers");
@@ -53,6 +59,20 @@ pub(super) fn prepare_request<B>(request: &mut Request<B>) -> Result<Wishes, Bad
     let continues = !old && has_token(headers, &header::EXPECT, "100-continue");
     *request.version_mut() = Version::HTTP_11;
     Ok(Wishes { upgrade, continues })
+}
+
+/// A target that is a whole URL, as clients of proxies send it, becomes a path. Its authority then counts, and not the Host
+/// header; else two readers could see two hosts.
+fn take_authority<B>(request: &mut Request<B>) -> Result<Option<HeaderValue>, BadRequest> {
+    let uri = request.uri();
+    let Some(authority) = uri.authority() else { return Ok(None) };
+    let (Some(_), Some(path)) = (uri.scheme(), uri.path_and_query().cloned()) else {
+        return Err(BadRequest::Target);
+    };
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let host = HeaderValue::from_str(host).map_err(|_| BadRequest::Target)?;
+    *request.uri_mut() = path.into();
+    Ok(Some(host))
 }
 
 /// Makes a response ready for the client. `upgraded`: it switches protocols, and says so.
@@ -227,6 +247,31 @@ mod tests {
         assert_eq!(prepare_request(&mut none), Err(BadRequest::Host));
         *none.version_mut() = Version::HTTP_10;
         assert_eq!(prepare_request(&mut none), Ok(Wishes::default()));
+    }
+
+    #[test]
+    fn a_whole_url_becomes_a_path_and_its_authority_the_host() {
+        for (target, path, host) in [
+            (
+                "http://user:word@data.example.com:9000//a%2Fb/../c?x=%20&&",
+                "//a%2Fb/../c?x=%20&&",
+                "data.example.com:9000",
+            ),
+            ("http://data.example.com", "/", "data.example.com"),
+            ("//a%2Fb?x", "//a%2Fb?x", "bucket.example.com"),
+            ("*", "*", "bucket.example.com"),
+        ] {
+            let mut request = request(&[]);
+            *request.uri_mut() = target.parse().unwrap();
+            prepare_request(&mut request).unwrap();
+            assert_eq!(
+                (request.uri().to_string().as_str(), &request.headers()[header::HOST]),
+                (path, &HeaderValue::from_static(host))
+            );
+        }
+        let mut request = request(&[]);
+        *request.uri_mut() = "data.example.com:9000".parse().unwrap();
+        assert_eq!(prepare_request(&mut request), Err(BadRequest::Target));
     }
 
     #[test]

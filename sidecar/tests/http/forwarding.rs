@@ -157,6 +157,7 @@ async fn what_cannot_be_forwarded_is_refused_with_the_reason() {
     for (request, reason) in [
         ("GET / HTTP/1.1\r\n\r\n", "one Host header"),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "one Host header"),
+        ("GET a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "must be a path or a whole URL"),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT is not supported"),
     ] {
         let mut client = sidecar.client().await;
