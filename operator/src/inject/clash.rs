@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use crds::{
-    names::{ADMIN_PORT, CONTAINER, volumes},
+    names::{ADMIN_PORT, CONTAINER, policy_object, volumes},
     policy::SidecarPolicy,
 };
 use kube::ResourceExt;
@@ -35,6 +35,21 @@ pub(super) fn names(pod: &Pod<'_>) -> Result<(), InjectError> {
     match taken {
         Some(name) => Err(InjectError::NameClash { what: "volume", name }),
         None => Ok(()),
+    }
+}
+
+/// Fails when the volume that a former injection left is not the configuration of this policy.
+pub(super) fn configuration(pod: &Pod<'_>, policy: &SidecarPolicy) -> Result<(), InjectError> {
+    let expected = policy_object(&policy.name_any());
+    let found = pod.volumes().iter().find(|volume| name(volume) == volumes::CONFIG);
+    let is_expected = |volume: &Value| {
+        volume.get("configMap").and_then(|map| map.get("name")?.as_str()) == Some(expected.as_str())
+    };
+    match found {
+        Some(volume) if !is_expected(volume) => {
+            Err(InjectError::ConfigurationClash { policy: policy.name_any(), expected })
+        }
+        _ => Ok(()),
     }
 }
 

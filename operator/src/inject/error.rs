@@ -40,12 +40,27 @@ pub enum InjectError {
     #[error("{}", missing_policy(.namespace, .name, .existing))]
     MissingPolicy { namespace: String, name: String, existing: Vec<String> },
 
+    #[error(
+        "annotation sidecar.io/injected-policy records SidecarPolicy {}, which namespace {namespace} does not have: apply the \
+         policy, or, where the manifest was copied from a running pod, remove the annotations sidecar.io/injected-*, the \
+         container sidecar and the volumes sidecar-* from it, and the pod is injected anew",
+        shown(.name)
+    )]
+    RecordedPolicy { namespace: String, name: String },
+
+    #[error(
+        "the pod has a volume of its own named sidecar-config that is not ConfigMap {expected}, and the sidecar of policy \
+         {policy} reads its configuration there: rename the pod's volume, or, where the manifest was copied from a \
+         running pod, remove the annotations sidecar.io/injected-*, the container sidecar and the volumes sidecar-* from it"
+    )]
+    ConfigurationClash { policy: String, expected: String },
+
     #[error("the pod has a {what} of its own named {name}, which is the sidecar's name: rename the pod's")]
     NameClash { what: &'static str, name: &'static str },
 
     #[error(
-        "the container sidecar does not mount sidecar-config: remove the container and the annotation \
-         sidecar.io/injected-policy from the pod, and it is injected anew"
+        "the container sidecar does not mount sidecar-config: remove the container, the volumes sidecar-* and the \
+         annotation sidecar.io/injected-policy from the pod, and it is injected anew"
     )]
     BrokenSidecar,
 
@@ -82,7 +97,7 @@ pub enum InjectError {
 impl InjectError {
     /// Whether a policy is what is missing, so that a fresher list of policies may hold the answer.
     pub fn lacks_policy(&self) -> bool {
-        matches!(self, Self::NoMatch { .. } | Self::MissingPolicy { .. })
+        matches!(self, Self::NoMatch { .. } | Self::MissingPolicy { .. } | Self::RecordedPolicy { .. })
     }
 }
 

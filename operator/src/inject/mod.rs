@@ -121,11 +121,13 @@ fn opted_in(
             return Err(InjectError::BrokenSidecar);
         }
         let policy = recorded_policy(policies, namespace, recorded)?;
+        clash::configuration(pod, &policy)?;
         let shape = Shape::new(&policy, &annotations, platform, settings)?;
         return Ok(complete(pod, &policy, &annotations, &shape));
     }
     clash::names(pod)?;
     let policy = chosen(policies, namespace, &pod.labels(), &annotations)?;
+    clash::configuration(pod, &policy)?;
     let shape = Shape::new(&policy, &annotations, platform, settings)?;
     let mut warnings = clash::network(pod, &policy, shape.placement)?;
     if shape.placement == Placement::Container && pod.ends() {
@@ -160,7 +162,12 @@ fn recorded_policy(
     name: &str,
 ) -> Result<Arc<SidecarPolicy>, InjectError> {
     let named = BTreeMap::from([(annotations::POLICY.to_owned(), name.to_owned())]);
-    chosen(policies, namespace, &BTreeMap::new(), &named)
+    match select::choose(policies, namespace, &BTreeMap::new(), &named) {
+        Choice::Chosen(policy) => Ok(policy),
+        Choice::Missing { .. } | Choice::None { .. } => {
+            Err(InjectError::RecordedPolicy { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+    }
 }
 
 /// The whole sidecar, for a pod that has nothing of it.
@@ -189,7 +196,7 @@ fn whole(
     Ok(Decision::Inject { policy: name, generation, patch, warnings })
 }
 
-/// What has gone since a former pass: volumes that another webhook dropped.
+/// What has changed since a former pass: volumes that another webhook dropped, and the account that the rights are for.
 fn complete(
     pod: &Pod<'_>,
     policy: &SidecarPolicy,
@@ -197,10 +204,16 @@ fn complete(
     shape: &Shape,
 ) -> Decision {
     let recorded = annotations.get(annotations::INJECTED_GENERATION).and_then(|text| text.parse().ok());
+    let account = pod.service_account();
+    let mut patch = Vec::new();
+    if annotations.get(annotations::SERVICE_ACCOUNT).is_none_or(|recorded| recorded != account) {
+        patch = patch::annotations(pod, vec![(annotations::SERVICE_ACCOUNT, account.to_owned())]);
+    }
+    patch.extend(patch::volumes(pod, shape));
     Decision::Inject {
         policy: policy.name_any(),
         generation: recorded.or(policy.metadata.generation).unwrap_or_default(),
-        patch: patch::volumes(pod, shape),
+        patch,
         warnings: Vec::new(),
     }
 }

@@ -160,5 +160,37 @@ fn an_injected_pod_whose_policy_is_gone_is_denied() {
     let policies = [policy("data", json!({}))];
     let injected = injected(&pod(&[]), &policies, NATIVE);
     let others = [policy("other", json!({}))];
-    assert!(denial(&injected, &others, NATIVE).contains("write one of other"));
+    let message = denial(&injected, &others, NATIVE);
+    for part in ["sidecar.io/injected-policy", "\"data\"", "sidecar.io/injected-*", "container sidecar"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!message.contains("sidecar.io/policy"), "{message}");
+}
+
+#[test]
+fn an_injected_pod_with_the_configuration_of_another_policy_is_denied() {
+    let policies = [policy("data", json!({})), policy("other", json!({}))];
+    let recorded = injected(&pod(&[("sidecar.io/policy", "data")]), &policies, NATIVE);
+    let mut other = recorded.clone();
+    other["metadata"]["annotations"]["sidecar.io/injected-policy"] = json!("other");
+    // With the container, and without it.
+    let mut torn = other.clone();
+    torn["spec"]["initContainers"] = json!([]);
+    torn["metadata"]["annotations"]["sidecar.io/policy"] = json!("other");
+    for pod in [other, torn] {
+        let message = denial(&pod, &policies, NATIVE);
+        assert!(message.contains("sidecar-config") && message.contains("sidecar-other"), "{message}");
+    }
+    assert!(matches!(decide(&recorded, &policies, NATIVE), Decision::Inject { .. }));
+}
+
+#[test]
+fn rights_follow_a_service_account_that_changed_after_the_injection() {
+    let policies = [policy("data", json!({}))];
+    let mut moved = injected(&pod(&[]), &policies, NATIVE);
+    moved["spec"]["serviceAccountName"] = json!("runner");
+    let Decision::Inject { patch, .. } = decide(&moved, &policies, NATIVE) else { panic!("not injected") };
+    let moved = patched(&moved, &patch);
+    assert_eq!(moved["metadata"]["annotations"]["sidecar.io/service-account"], "runner");
+    assert!(matches!(decide(&moved, &policies, NATIVE), Decision::Inject { patch, .. } if patch.is_empty()));
 }
