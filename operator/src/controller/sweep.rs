@@ -1,4 +1,5 @@
-//! Objects whose policy is gone and whom no pod uses any more -> deleted. The choice needs no client.
+//! Objects whose policy is gone and whom no pod uses any more, and rights that a namespace has ceased to consent to ->
+//! deleted. The choice needs no client.
 //!
 //! Neither finalizers nor owner references: a policy can always be deleted, and the pods that it was injected into keep
 //! configuration and rights for as long as they live.
@@ -7,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{objects::Kind, plan::Stale, world::World};
+use super::{cache::Key, objects::Kind, plan::Stale, world::World};
 
 /// How long an object must have been stale: a pod that was just admitted reaches the watch within the webhook's timeout.
 const GRACE: Duration = Duration::from_secs(10);
@@ -42,15 +43,34 @@ fn stale(world: &World) -> Vec<Stale> {
         .into_iter()
         .rev()
         .flat_map(|kind| world.owned(kind).all().into_iter().map(move |(key, fact)| (kind, key, fact)))
-        .filter(|(_, _, fact)| world.policies.get(&fact.policy).is_none() && !world.is_used(&fact.policy))
+        .filter(|(_, key, fact)| is_withdrawn(world, key, &fact.policy) || is_unused(world, &fact.policy))
         .map(|(kind, key, fact)| Stale { kind, key, uid: fact.uid.clone() })
         .collect()
+}
+
+/// As far as the watches tell.
+pub(super) fn is_unused(world: &World, policy: &Key) -> bool {
+    world.policies.get(policy).is_none() && !world.is_used(policy)
+}
+
+/// Whether an object is in a namespace that does not consent to what it grants, whatever becomes of the policy: one that
+/// is gone or cannot be read plans nothing.
+pub(super) fn is_withdrawn(world: &World, object: &Key, policy: &Key) -> bool {
+    let owner = &object.namespace;
+    let consents = || {
+        let namespace = world.namespaces.get(&Key::new("", owner));
+        namespace.is_some_and(|namespace| namespace.exports_to(&policy.namespace))
+    };
+    *owner != policy.namespace && !consents()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::{cache::Key, facts::OwnedFact, testing};
+    use crate::controller::{
+        facts::{NamespaceFact, OwnedFact},
+        testing,
+    };
 
     fn own(world: &World, kind: Kind, namespace: &str, name: &str) {
         let fact =
@@ -63,6 +83,7 @@ mod tests {
         let (world, mut sweeper) = (World::default(), Sweeper::default());
         own(&world, Kind::ConfigMap, "a", "sidecar-data");
         own(&world, Kind::Role, "b", "sidecar.a.data");
+        world.namespaces.set(Key::new("", "b"), Some(NamespaceFact::exporting_to("a")));
         testing::policy(&world, "a", "data", "backends: [{addresses: ['10.0.0.1:80']}]");
         let start = Instant::now();
         assert_eq!(sweeper.due(&world, start), (Vec::new(), None), "the policy is there");
@@ -89,5 +110,25 @@ mod tests {
         assert_eq!(sweeper.due(&world, start + GRACE), (Vec::new(), None));
         world.pods.set(Key::new("a", "pod"), None);
         assert_eq!(sweeper.due(&world, start + GRACE), (Vec::new(), Some(GRACE)), "the grace begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn consent_that_is_withdrawn_ends_rights_that_pods_of_a_deleted_policy_use() {
+        let (world, mut sweeper) = (World::default(), Sweeper::default());
+        own(&world, Kind::ConfigMap, "a", "sidecar-data");
+        for kind in [Kind::Role, Kind::RoleBinding] {
+            own(&world, kind, "a", "sidecar-data");
+            own(&world, kind, "b", "sidecar.a.data");
+        }
+        testing::pod(&world, "a", "pod", &[("sidecar.io/injected-policy", "data")]);
+        world.namespaces.set(Key::new("", "b"), Some(NamespaceFact::exporting_to("a")));
+        let start = Instant::now();
+        assert_eq!(sweeper.due(&world, start), (Vec::new(), None));
+
+        world.namespaces.set(Key::new("", "b"), Some(NamespaceFact::exporting_to("z")));
+        assert_eq!(sweeper.due(&world, start), (Vec::new(), Some(GRACE)));
+        let (due, _) = sweeper.due(&world, start + GRACE);
+        let due: Vec<String> = due.iter().map(|stale| format!("{} {}", stale.kind, stale.key)).collect();
+        assert_eq!(due, ["RoleBinding b/sidecar.a.data", "Role b/sidecar.a.data"]);
     }
 }

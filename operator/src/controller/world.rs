@@ -115,6 +115,7 @@ impl World {
                 }),
             );
         }
+        self.work.sweep(!changes.is_empty());
     }
 
     pub fn pods_changed(&self, changes: &[Change<PodFact>]) {
@@ -223,7 +224,9 @@ mod tests {
 
         let change = world.namespaces.set(Key::new("", "a"), Some(NamespaceFact::exporting_to("b")));
         world.namespaces_changed(&Vec::from_iter(change));
-        assert_eq!(concerned(&world), ["a/one", "b/three"]);
+        let pending = world.work.take_now();
+        assert_eq!(Vec::from_iter(&pending.policies), [&Key::new("a", "one"), &Key::new("b", "three")]);
+        assert!(pending.sweep, "consent may have been withdrawn");
 
         let pod = PodFact { opted_in: true, ..PodFact::default() };
         let change = world.pods.set(Key::new("a", "pod"), Some(pod));
