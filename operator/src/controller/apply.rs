@@ -58,8 +58,9 @@ pub(super) struct Applier {
 }
 
 /// What was written last, and what the watch showed then: until it shows something else, it is merely late.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Written {
+    policy: Key,
     digest: Digest,
     over: Option<Digest>,
 }
@@ -69,12 +70,17 @@ impl Applier {
         Self { client, written: Mutex::default() }
     }
 
-    /// Brings one object to its desired state.
-    pub(super) async fn apply(&self, desired: &Desired, world: &World) -> Result<Outcome, ApplyError> {
+    /// Brings one object of a policy to its desired state.
+    pub(super) async fn apply(
+        &self,
+        policy: &Key,
+        desired: &Desired,
+        world: &World,
+    ) -> Result<Outcome, ApplyError> {
         let (kind, key, digest) = (desired.kind(), desired.key(), desired.digest());
         let observed = world.owned(kind).get(&key).map(|fact| fact.digest);
         if observed == Some(digest) {
-            self.remember(kind, &key, Written { digest, over: observed });
+            self.remember(kind, &key, Written { policy: policy.clone(), digest, over: observed });
             return Ok(Outcome::Unchanged);
         }
         match desired {
@@ -82,7 +88,7 @@ impl Applier {
             Desired::Role(object) => self.write(kind, &key, &**object, observed.is_some()).await,
             Desired::RoleBinding(object) => self.write(kind, &key, &**object, observed.is_some()).await,
         }?;
-        let before = self.remember(kind, &key, Written { digest, over: observed });
+        let before = self.remember(kind, &key, Written { policy: policy.clone(), digest, over: observed });
         let repaired = before.is_some_and(|before| before.digest == digest && before.over != observed);
         Ok(if repaired { Outcome::Repaired } else { Outcome::Written })
     }
@@ -102,6 +108,13 @@ impl Applier {
             Err(source) => Err(ApplyError::Delete { kind: *kind, key: key.clone(), source }),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Forgets objects that are gone with their policy. Those of a policy that is there are still to be repaired.
+    pub(super) fn retain(&self, world: &World) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).retain(|(kind, key), written| {
+            world.policies.get(&written.policy).is_some() || world.owned(*kind).get(key).is_some()
+        });
     }
 
     fn remember(&self, kind: Kind, key: &Key, written: Written) -> Option<Written> {
@@ -155,4 +168,25 @@ fn is_operators(metadata: &ObjectMeta) -> bool {
         .is_some_and(|manager| manager == labels::MANAGER);
     let mut writers = metadata.managed_fields.iter().flatten();
     labelled || writers.any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::testing;
+
+    #[tokio::test]
+    async fn what_was_written_is_forgotten_with_its_policy() {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let (applier, world) = (Applier::new(Client::try_from(config).unwrap()), World::default());
+        let (policy, object) = (Key::new("a", "data"), Key::new("a", "sidecar-data"));
+        let written = Written { policy: policy.clone(), digest: Digest::default(), over: None };
+        applier.remember(Kind::ConfigMap, &object, written);
+        testing::policy(&world, "a", "data", "backends: [{addresses: ['10.0.0.1:80']}]");
+        applier.retain(&world);
+        assert_eq!(applier.written.lock().unwrap().len(), 1, "a deleted object is to be repaired");
+        world.policies.set(policy, None);
+        applier.retain(&world);
+        assert!(applier.written.lock().unwrap().is_empty());
+    }
 }

@@ -94,6 +94,7 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = leading.wait_for(|leading| *leading) => if changed.is_err() { return },
+            () = forget(&world) => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -107,6 +108,13 @@ pub async fn run(
             _ = leading.wait_for(|leading| !*leading) => info!("no longer leading"),
             () = lead(&reconciler) => return,
         }
+    }
+}
+
+/// Drops what is pending for as long as another replica leads: a new leader looks at everything anew.
+async fn forget(world: &World) {
+    loop {
+        world.work.take().await;
     }
 }
 

@@ -71,6 +71,7 @@ impl Reconciler {
                 Err(error) => result = result.and(Err(error.into())),
             }
         }
+        self.applier.retain(&self.world);
         self.status.retain(|policy| self.world.policies.get(policy).is_some());
         result
     }
@@ -93,7 +94,7 @@ impl Reconciler {
             if kind == Kind::RoleBinding && foreign.contains(&key) {
                 continue;
             }
-            match self.applier.apply(desired, &self.world).await {
+            match self.applier.apply(&fact.key, desired, &self.world).await {
                 Ok(Outcome::Unchanged) => {}
                 Ok(Outcome::Written) => debug!(policy = %fact.key, %kind, object = %key, "applied"),
                 Ok(Outcome::Repaired) => {
