@@ -76,7 +76,8 @@ impl Namespace {
         all.create(&PostParams::default(), &v1::Namespace { metadata, ..v1::Namespace::default() }).await?;
         // The account that every pod runs as is made after the namespace.
         let accounts = namespace.api::<v1::ServiceAccount>();
-        eventually(Duration::from_secs(30), "the namespace has its default ServiceAccount", async || {
+        // After an outage of the API server, controllers come back from a back-off of up to a minute.
+        eventually(Duration::from_secs(120), "the namespace has its default ServiceAccount", async || {
             Ok(accounts.get_opt("default").await?)
         })
         .await?;
