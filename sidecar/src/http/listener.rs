@@ -61,8 +61,8 @@ impl Listener {
         };
         let socket = bind(config.socket_address()).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
+        let (acceptor, queues) = Acceptor::new(socket, workers).map_err(failed)?;
         let workers = workers.handles();
-        let (acceptor, queues) = Acceptor::new(socket, &workers).map_err(failed)?;
         let balancer = Balancer::start(&config.name, &config.health, sites);
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, limits, listen::keep_alive, workers::Occupied};
+use super::{Worker, Workers, listen::keep_alive, workers::Occupied};
 
 /// Accepted connections that wait for their thread to take them; beyond it they wait in the socket's queue.
 const QUEUE: usize = 1024;
@@ -40,7 +40,7 @@ pub struct Accepted {
     pub slot: Slot,
 }
 
-/// A connection's place in the limit of its listener and in the count of its worker.
+/// A connection's place in the limit of the process and in the count of its worker.
 pub struct Slot {
     _occupied: Occupied,
     _permit: OwnedSemaphorePermit,
@@ -48,16 +48,17 @@ pub struct Slot {
 
 impl Acceptor {
     /// Takes a nonblocking socket, and gives for each worker the queue that its connections arrive in.
-    pub fn new(socket: TcpListener, workers: &[Worker]) -> io::Result<(Self, Vec<mpsc::Receiver<Accepted>>)> {
+    pub fn new(socket: TcpListener, workers: &Workers) -> io::Result<(Self, Vec<mpsc::Receiver<Accepted>>)> {
         let (lanes, queues) = workers
-            .iter()
+            .handles()
+            .into_iter()
             .map(|worker| {
                 let (sender, queue) = mpsc::channel(QUEUE);
-                ((worker.clone(), sender), queue)
+                ((worker, sender), queue)
             })
             .unzip();
-        let slots = Arc::new(Semaphore::new(limits::max_connections()));
-        Ok((Self { socket: net::TcpListener::from_std(socket)?, lanes, slots }, queues))
+        let socket = net::TcpListener::from_std(socket)?;
+        Ok((Self { socket, lanes, slots: workers.slots() }, queues))
     }
 
     /// Accepts until told to stop, then what is still queued, then closes the socket.
@@ -143,14 +144,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{Workers, bind};
+    use crate::net::bind;
 
     #[tokio::test]
     async fn connections_go_to_the_worker_with_the_fewest() {
         let workers = Workers::start(2).unwrap();
         let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
-        let (acceptor, mut queues) = Acceptor::new(socket, &workers.handles()).unwrap();
+        let (acceptor, mut queues) = Acceptor::new(socket, &workers).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(acceptor.run(stop.clone()));
 
@@ -174,7 +175,7 @@ mod tests {
         let workers = Workers::start(1).unwrap();
         let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
-        let (acceptor, mut queues) = Acceptor::new(socket, &workers.handles()).unwrap();
+        let (acceptor, mut queues) = Acceptor::new(socket, &workers).unwrap();
         let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
         let stop = CancellationToken::new();
         stop.cancel();
@@ -185,5 +186,23 @@ mod tests {
         }
         assert_eq!(taken, 5);
         assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[tokio::test]
+    async fn all_listeners_together_stay_within_one_limit() {
+        let workers = Workers::start(1).unwrap();
+        let (stop, most) = (CancellationToken::new(), workers.slots().available_permits());
+        stop.cancel();
+        let mut kept = Vec::new();
+        for _ in 0..2 {
+            let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+            let (acceptor, queues) = Acceptor::new(socket, &workers).unwrap();
+            acceptor.run(stop.clone()).await;
+            kept.push((client, queues));
+        }
+        assert_eq!(workers.slots().available_permits(), most - 2);
+        drop(kept);
+        assert_eq!(workers.slots().available_permits(), most);
     }
 }

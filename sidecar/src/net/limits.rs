@@ -5,7 +5,7 @@ use std::fs;
 const UNKNOWN: usize = 1024;
 const MOST: usize = 65_536;
 
-/// Connections that a listener may hold at once: each may need a second descriptor towards a backend, and a quarter of
+/// Connections that all listeners together may hold at once: each may need a second descriptor towards a backend, and a quarter of
 /// the process's limit stays for discovery, checks and logs.
 pub(super) fn max_connections() -> usize {
     let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     runtime::Builder,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::LocalSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -21,11 +21,15 @@ use tokio::{
 /// How often [`Workers::shutdown`] looks whether the last connection has gone.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
 
+use super::limits;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads that serve connections. They end with [`Workers::shutdown`], or at once when this is dropped.
 pub struct Workers {
     threads: Vec<Thread>,
+    /// Connections that all listeners together may still accept.
+    slots: Arc<Semaphore>,
 }
 
 struct Thread {
@@ -44,7 +48,12 @@ pub struct Worker {
 impl Workers {
     /// Starts that many threads, at least one.
     pub fn start(threads: usize) -> io::Result<Self> {
-        (0..threads.max(1)).map(Thread::start).collect::<io::Result<_>>().map(|threads| Self { threads })
+        let threads = (0..threads.max(1)).map(Thread::start).collect::<io::Result<_>>()?;
+        Ok(Self { threads, slots: Arc::new(Semaphore::new(limits::max_connections())) })
+    }
+
+    pub(super) fn slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.slots)
     }
 
     pub fn handles(&self) -> Vec<Worker> {
