@@ -7,8 +7,9 @@ use tokio::time::{self, Instant};
 use super::{Mode, listeners::Listeners};
 use crate::net::Workers;
 
-/// The application counts as gone when it has had no connection for this long.
-const QUIET: Duration = Duration::from_secs(2);
+/// The application counts as gone when it has had no connection for this long. Until then it may be between two requests,
+/// or in a preStop hook that only waits.
+const QUIET: Duration = Duration::from_secs(10);
 const QUIET_POLL: Duration = Duration::from_millis(100);
 /// Threads get this time to end after their listeners have.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(1);
