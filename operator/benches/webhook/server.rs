@@ -127,6 +127,10 @@ impl PolicySource for Policies {
         self.0.clone()
     }
 
+    fn unreadable(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     fn live<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Arc<SidecarPolicy>>, LiveReadError>> {
         std::future::ready(Ok(self.0.clone())).boxed()
     }

@@ -1,6 +1,6 @@
 //! Policies for the webhook, from the controller's cache and from the API server. Client required.
 //!
-//! A policy that this release cannot read is left out here and shows in that policy's conditions; the others serve.
+//! A policy that this release cannot read serves no pod; the others do. Its conditions say why, and denials name it.
 
 use std::sync::Arc;
 
@@ -21,6 +21,10 @@ pub struct Policies {
 impl PolicySource for Policies {
     fn cached(&self, namespace: &str) -> Vec<Arc<SidecarPolicy>> {
         self.world.readable_policies(namespace)
+    }
+
+    fn unreadable(&self, namespace: &str) -> Vec<String> {
+        self.world.unreadable_policies(namespace)
     }
 
     fn live<'a>(

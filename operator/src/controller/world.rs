@@ -85,6 +85,15 @@ impl World {
         facts.iter().filter_map(|fact| fact.policy.as_ref().ok().map(Arc::clone)).collect()
     }
 
+    /// The names of those that it cannot read, in order.
+    pub fn unreadable_policies(&self, namespace: &str) -> Vec<String> {
+        let facts = self.policies.in_namespace(namespace);
+        let mut names: Vec<String> =
+            facts.iter().filter(|fact| fact.policy.is_err()).map(|fact| fact.key.name.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Whether a pod that was injected by this policy is left, finished pods aside.
     pub fn is_used(&self, policy: &Key) -> bool {
         let pods = self.pods.in_namespace(&policy.namespace);

@@ -40,6 +40,9 @@ pub enum InjectError {
     #[error("{}", missing_policy(.namespace, .name, .existing))]
     MissingPolicy { namespace: String, name: String, existing: Vec<String> },
 
+    #[error("{}", unreadable(.names, .otherwise))]
+    Unreadable { names: Vec<String>, otherwise: Box<InjectError> },
+
     #[error(
         "annotation sidecar.io/injected-policy records SidecarPolicy {}, which namespace {namespace} does not have: apply the \
          policy, or, where the manifest was copied from a running pod, remove the annotations sidecar.io/injected-*, the \
@@ -99,6 +102,24 @@ impl InjectError {
     pub fn lacks_policy(&self) -> bool {
         matches!(self, Self::NoMatch { .. } | Self::MissingPolicy { .. } | Self::RecordedPolicy { .. })
     }
+
+    /// The same, where the namespace has further policies, of these names, that this release cannot read.
+    pub fn beside_unreadable(self, names: Vec<String>) -> Self {
+        match names.is_empty() || !self.lacks_policy() {
+            true => self,
+            false => Self::Unreadable { names, otherwise: Box::new(self) },
+        }
+    }
+}
+
+fn unreadable(names: &[String], otherwise: &InjectError) -> String {
+    let mut text = format!("SidecarPolicy {}", names[..names.len().min(MAX_LISTED)].join(", "));
+    more(&mut text, names.len());
+    let _ = write!(
+        text,
+        " cannot be read by this release of the operator: see its condition Accepted; apart from that, {otherwise}"
+    );
+    text
 }
 
 fn no_match(namespace: &str, reasons: &[(String, String)]) -> String {

@@ -186,7 +186,12 @@ async fn decide(shared: &Shared, admission: &Admission) -> Result<Decision, Stri
     let live = timeout(LIVE_TIME, live).await.map_err(|_| {
         format!("the policies of namespace {} could not be read within 3 s", request.namespace)
     })??;
-    Ok(inject::inject(&request, &live, platform, settings))
+    Ok(match inject::inject(&request, &live, platform, settings) {
+        Decision::Deny { error } => {
+            Decision::Deny { error: error.beside_unreadable(policies.unreadable(request.namespace)) }
+        }
+        decision => decision,
+    })
 }
 
 fn record(shared: &Shared, admission: &Admission, decision: &Decision) {

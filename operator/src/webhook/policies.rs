@@ -19,6 +19,9 @@ pub trait PolicySource: Send + Sync + 'static {
     /// What the watch last saw. Never waits.
     fn cached(&self, namespace: &str) -> Vec<Arc<SidecarPolicy>>;
 
+    /// Names of the policies that the watch saw and this release cannot read, in order.
+    fn unreadable(&self, namespace: &str) -> Vec<String>;
+
     /// What the API server says now. The caller bounds the time.
     fn live<'a>(
         &'a self,

@@ -74,6 +74,23 @@ async fn a_denial_names_the_pod_and_the_remedy() {
 }
 
 #[tokio::test]
+async fn a_policy_that_cannot_be_read_is_named_where_no_other_selects_the_pod() {
+    let policies = || Policies {
+        unreadable: vec!["newer".to_owned()],
+        live: Live::Answers(Vec::new()),
+        ..Policies::default()
+    };
+    let response = Webhook::new(policies()).review(&opted_in()).await;
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("SidecarPolicy newer cannot be read by this release"), "{message}");
+    assert!(message.contains("condition Accepted"), "{message}");
+
+    let cached = vec![policy("data", json!({}))];
+    let response = Webhook::new(Policies { cached, ..policies() }).review(&opted_in()).await;
+    assert_eq!(response["allowed"], true, "the others serve");
+}
+
+#[tokio::test]
 async fn a_policy_that_was_applied_a_moment_ago_is_found_by_a_live_read() {
     let live = Live::Answers(vec![policy("fresh", json!({}))]);
     let webhook = Webhook::new(Policies { live, ..Policies::default() });

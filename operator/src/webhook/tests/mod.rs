@@ -32,6 +32,7 @@ use crate::inject::{Platform, Settings};
 #[derive(Default)]
 struct Policies {
     cached: Vec<Arc<SidecarPolicy>>,
+    unreadable: Vec<String>,
     live: Live,
     asked: AtomicUsize,
 }
@@ -47,6 +48,10 @@ enum Live {
 impl PolicySource for Policies {
     fn cached(&self, _: &str) -> Vec<Arc<SidecarPolicy>> {
         self.cached.clone()
+    }
+
+    fn unreadable(&self, _: &str) -> Vec<String> {
+        self.unreadable.clone()
     }
 
     fn live<'a>(
