@@ -332,11 +332,13 @@ mod tests {
 
     #[test]
     fn a_key_of_another_certificate_is_told_and_not_served() {
-        let [ours, other] = [(); 2].map(|()| Material::create(&names(), validities(), NOW).unwrap().to_data());
+        let [ours, other] =
+            [(); 2].map(|()| Material::create(&names(), validities(), NOW).unwrap().to_data());
         for (key, certificate) in [(CA_KEY, CA), (LEAF_KEY, LEAF)] {
             let mut data = ours.clone();
             data.insert(key.to_owned(), other[key].clone());
-            let Err(MaterialError::Foreign { key: told, certificate: of }) = Material::from_data(&data) else {
+            let Err(MaterialError::Foreign { key: told, certificate: of }) = Material::from_data(&data)
+            else {
                 panic!("{key} is taken for the key of {certificate}")
             };
             assert_eq!((told, of), (key, certificate));

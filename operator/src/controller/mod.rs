@@ -34,6 +34,7 @@ mod conditions;
 mod counts;
 mod facts;
 pub mod lease;
+mod live;
 mod objects;
 mod observe;
 mod plan;

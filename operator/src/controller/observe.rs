@@ -25,6 +25,7 @@ use tracing::warn;
 use super::{
     cache::slim,
     facts::{NamespaceFact, NodeFact, OwnedFact, PodFact, PolicyFact, ServiceFact},
+    live::UNFINISHED,
     objects::Kind,
     world::World,
 };
@@ -35,8 +36,8 @@ const NODES_PER_PAGE: u32 = 100;
 /// The watches, each to be run for as long as the process lives.
 pub fn watches(client: &Client, world: &Arc<World>) -> Vec<BoxFuture<'static, ()>> {
     let all = watcher::Config::default;
-    // The phase is not in a pod's metadata, but the API server can select by it: a pod that finishes leaves the watch.
-    let unfinished = all().fields("status.phase!=Succeeded,status.phase!=Failed");
+    // A pod that finishes leaves the watch.
+    let unfinished = all().fields(UNFINISHED);
     let ours = all().labels(&format!("{}={}", labels::MANAGED_BY, labels::MANAGER));
     let mut watches = vec![
         follow(client, all(), world, |world, event: Event<DeserializeGuard<SidecarPolicy>>| {

@@ -1,7 +1,11 @@
 //! One policy: plan -> apply -> status; and the sweep. Client required, through [`apply`](super::apply) and
 //! [`status`](super::status) alone.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use kube::Client;
 use tokio::time::Instant;
@@ -12,18 +16,24 @@ use super::{
     cache::Key,
     conditions::{Truth, Verdict, Verdicts},
     facts::PolicyFact,
+    live,
     objects::Kind,
-    plan::{Plan, Surroundings, plan},
+    plan::{Plan, Stale, Surroundings, plan},
     status::StatusWriter,
-    sweep::Sweeper,
+    sweep::{Sweeper, is_withdrawn},
     world::World,
 };
+
+/// When to look again where a pod uses something that the watch has not shown.
+const UNSEEN: Duration = Duration::from_secs(10);
 
 /// Why a policy is not done. Each is tried again with back-off.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReconcileError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("the pods that may use what is to be deleted could not be listed")]
+    Pods(#[source] kube::Error),
     #[error("the status could not be written")]
     Status(#[source] kube::Error),
 }
@@ -31,6 +41,7 @@ pub(super) enum ReconcileError {
 /// Does the work of a leading controller.
 pub struct Reconciler {
     pub world: Arc<World>,
+    client: Client,
     surroundings: Surroundings,
     applier: Applier,
     status: StatusWriter,
@@ -43,7 +54,8 @@ impl Reconciler {
             world,
             surroundings,
             applier: Applier::new(client.clone()),
-            status: StatusWriter::new(client, instance),
+            status: StatusWriter::new(client.clone(), instance),
+            client,
         }
     }
 
@@ -65,15 +77,45 @@ impl Reconciler {
     pub(super) async fn sweep(&self, sweeper: &mut Sweeper) -> Result<Option<Duration>, ReconcileError> {
         let (due, next) = sweeper.due(&self.world, Instant::now());
         let mut result = Ok(next);
+        let mut used = HashMap::new();
         for stale in &due {
-            match self.applier.delete(stale).await {
-                Ok(()) => info!(kind = %stale.kind, object = %stale.key, "deleted: nobody needs it any more"),
-                Err(error) => result = result.and(Err(error.into())),
+            match self.delete_unused(stale, &mut used).await {
+                Ok(true) => {
+                    info!(kind = %stale.kind, object = %stale.key, "deleted: nobody needs it any more")
+                }
+                Ok(false) => {
+                    debug!(kind = %stale.kind, object = %stale.key, "kept: a pod uses it");
+                    // The watch will show the pod, unless it ends before.
+                    result = result.map(|next| Some(next.map_or(UNSEEN, |next| next.min(UNSEEN))));
+                }
+                Err(error) => result = result.and(Err(error)),
             }
         }
         self.applier.retain(&self.world);
         self.status.retain(|policy| self.world.policies.get(policy).is_some());
         result
+    }
+
+    /// Deletes an object unless the API server shows a pod that uses it and is entitled to. `used` is what it has told of
+    /// policies in this sweep.
+    async fn delete_unused(
+        &self,
+        stale: &Stale,
+        used: &mut HashMap<Key, bool>,
+    ) -> Result<bool, ReconcileError> {
+        let fact = self.world.owned(stale.kind).get(&stale.key);
+        if let Some(fact) = fact.filter(|fact| !is_withdrawn(&self.world, &stale.key, &fact.policy)) {
+            let is_used = match used.get(&fact.policy) {
+                Some(is_used) => *is_used,
+                None => live::is_used(&self.client, &fact.policy).await.map_err(ReconcileError::Pods)?,
+            };
+            used.insert(fact.policy.clone(), is_used);
+            if is_used {
+                return Ok(false);
+            }
+        }
+        self.applier.delete(stale).await?;
+        Ok(true)
     }
 
     /// Rights that are no longer needed go first. An object that fails keeps no other from being applied, except that a

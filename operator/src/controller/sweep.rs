@@ -43,14 +43,12 @@ fn stale(world: &World) -> Vec<Stale> {
         .into_iter()
         .rev()
         .flat_map(|kind| world.owned(kind).all().into_iter().map(move |(key, fact)| (kind, key, fact)))
-        .filter(|(_, key, fact)| is_withdrawn(world, key, &fact.policy) || is_unused(world, &fact.policy))
+        .filter(|(_, key, fact)| {
+            let is_unused = || world.policies.get(&fact.policy).is_none() && !world.is_used(&fact.policy);
+            is_withdrawn(world, key, &fact.policy) || is_unused()
+        })
         .map(|(kind, key, fact)| Stale { kind, key, uid: fact.uid.clone() })
         .collect()
-}
-
-/// As far as the watches tell.
-pub(super) fn is_unused(world: &World, policy: &Key) -> bool {
-    world.policies.get(policy).is_none() && !world.is_used(policy)
 }
 
 /// Whether an object is in a namespace that does not consent to what it grants, whatever becomes of the policy: one that
