@@ -6,5 +6,6 @@ mod listen;
 mod workers;
 
 pub use accept::{Accepted, Acceptor};
+pub use limits::raise as raise_descriptor_limit;
 pub use listen::{bind, connect};
 pub use workers::{Worker, Workers};

@@ -23,7 +23,7 @@ use crate::{
     config::source,
     discovery::{Discovery, cluster::Cluster, dns::SystemDns, state::StateDir},
     http,
-    net::Workers,
+    net::{self, Workers},
     telemetry,
 };
 
@@ -82,6 +82,7 @@ pub fn run(options: Options) -> Result<(), RuntimeError> {
 
 async fn serve(options: Options) -> Result<(), RuntimeError> {
     let mut signals = Signals::install().map_err(RuntimeError::Signals)?;
+    net::raise_descriptor_limit();
     let workers = Workers::start(options.threads.get()).map_err(RuntimeError::Threads)?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
 
