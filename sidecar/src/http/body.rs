@@ -20,7 +20,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::exchange::Exchange;
+use super::{client::Client, exchange::Exchange};
 
 type BodyError = Box<dyn Error + Send + Sync>;
 
@@ -39,6 +39,7 @@ pub(super) struct RequestBody {
 struct Streamed {
     body: Incoming,
     upload: Rc<Upload>,
+    client: Arc<Client>,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
 }
 
@@ -56,10 +57,23 @@ impl RequestBody {
     }
 
     /// Streams a body. With a gate, the first byte of it is asked for when the gate opens.
-    pub(super) fn stream(body: Incoming, gate: Option<Arc<Gate>>) -> (Self, Rc<Upload>) {
+    pub(super) fn stream(
+        body: Incoming,
+        gate: Option<Arc<Gate>>,
+        client: &Arc<Client>,
+    ) -> (Self, Rc<Upload>) {
         let upload = Rc::<Upload>::default();
         let gate = gate.map(|gate| (gate, Box::pin(sleep(CONTINUE))));
-        (Self { streamed: Some(Streamed { body, upload: Rc::clone(&upload), gate }) }, upload)
+        let streamed = Streamed { body, upload: Rc::clone(&upload), client: Arc::clone(client), gate };
+        (Self { streamed: Some(streamed) }, upload)
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        if !self.upload.complete.get() {
+            self.client.leaves_body();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The client's side of a connection, and the watch over it: too slow a head, too long an idle time, or a broken answer.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::{
@@ -15,6 +16,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 
 /// How often a connection is looked at. A head has one to two of these to arrive.
@@ -22,6 +24,11 @@ pub(super) const WATCH: Duration = Duration::from_secs(15);
 
 /// Looks in a row without any traffic after which a connection is closed: five minutes.
 const IDLE_LOOKS: u32 = 20;
+
+/// A client that is still sending a body that nobody wants gets this long, and this many bytes, to see the answer: closing
+/// with unread bytes is a reset, which takes away an answer that has not been read.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 16 << 20;
 
 /// What one connection of a client has done so far. One thread writes; the upgrade machinery wants it to be `Send`.
 #[derive(Default)]
@@ -32,6 +39,7 @@ pub(super) struct Client {
     begun: AtomicU64,
     ended: AtomicU64,
     abort: AtomicBool,
+    unread: AtomicBool,
 }
 
 impl Client {
@@ -51,6 +59,11 @@ impl Client {
     /// An answer broke off: the connection ends with a reset, since a clean end could pass for the end of the answer.
     pub(super) fn abort(&self) {
         self.abort.store(true, Ordering::Relaxed);
+    }
+
+    /// The rest of a request's body is not wanted any more.
+    pub(super) fn leaves_body(&self) {
+        self.unread.store(true, Ordering::Relaxed);
     }
 
     fn has_part_of_a_head(&self) -> bool {
@@ -101,11 +114,18 @@ impl Watch {
 pub(super) struct ClientIo {
     stream: TcpStream,
     client: Arc<Client>,
+    linger: Option<Linger>,
+}
+
+/// The end of a connection whose client is still sending.
+struct Linger {
+    timer: Pin<Box<Sleep>>,
+    left: usize,
 }
 
 impl ClientIo {
     pub(super) fn new(stream: TcpStream, client: Arc<Client>) -> Self {
-        Self { stream, client }
+        Self { stream, client, linger: None }
     }
 }
 
@@ -116,6 +136,22 @@ impl Drop for ClientIo {
             // If it cannot be set, the connection is gone already.
             let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+impl Linger {
+    /// Reads and forgets, until the client has ended too or has had enough.
+    fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
+        let mut block = [0; 16 * 1024];
+        while self.left > 0 && self.timer.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut block);
+            let read = ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+            self.left = self.left.saturating_sub(buffer.filled().len());
+        }
+        Poll::Ready(())
     }
 }
 
@@ -149,7 +185,16 @@ impl AsyncWrite for ClientIo {
         if self.client.abort.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            if !self.client.unread.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let Self { stream, linger, .. } = &mut *self;
+        let linger =
+            linger.get_or_insert_with(|| Linger { timer: Box::pin(sleep(LINGER)), left: LINGER_BYTES });
+        linger.poll(stream, context).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -35,7 +35,7 @@ pub(super) async fn forward(
 ) -> Response<ResponseBody> {
     let inflight = Inflight::start(thread, client);
     thread.budget.deposit();
-    match Forward::new(thread, request) {
+    match Forward::new(thread, client, request) {
         Ok(forward) => forward.run(inflight, joined).await,
         Err(refusal) => Err(refusal),
     }
@@ -60,7 +60,11 @@ struct Forward<'a> {
 }
 
 impl<'a> Forward<'a> {
-    fn new(thread: &'a Rc<Thread>, mut request: Request<Incoming>) -> Result<Self, Refusal> {
+    fn new(
+        thread: &'a Rc<Thread>,
+        client: &Arc<Client>,
+        mut request: Request<Incoming>,
+    ) -> Result<Self, Refusal> {
         let wishes = prepare_request(&mut request)?;
         let upgrade = wishes.upgrade.then(|| hyper::upgrade::on(&mut request));
         let without_body = request.body().is_end_stream();
@@ -71,7 +75,7 @@ impl<'a> Forward<'a> {
             if without_body {
                 return RequestBody::empty();
             }
-            let (body, watched) = RequestBody::stream(body, gate.clone());
+            let (body, watched) = RequestBody::stream(body, gate.clone(), client);
             upload = Some(watched);
             body
         });

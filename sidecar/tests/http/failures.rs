@@ -177,6 +177,32 @@ async fn a_client_that_breaks_off_an_upload_costs_the_backend_nothing() {
 }
 
 #[tokio::test]
+async fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let backend = Backend::start(|mut visit| async move {
+        if visit.head().await.is_some() {
+            visit
+                .send("HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+                .await;
+        }
+    })
+    .await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let mut client = sidecar.client().await;
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nabc").await;
+    until("the answer is given", || sidecar.listener.requests() == 0 && backend.requests().len() == 1).await;
+    for _ in 0..64 {
+        client.send(vec![7; 1 << 15]).await;
+    }
+    let response = client.receive().await.unwrap();
+    assert_eq!((response.status(), response.text().as_str()), (413, "no"));
+    assert!(!sidecar.listener.idle(), "the client has not ended yet");
+    let mut rest = Vec::new();
+    in_time("the end", client.reader.read_to_end(&mut rest)).await.unwrap();
+    drop(client);
+    until("the connection is gone", || sidecar.listener.idle()).await;
+}
+
+#[tokio::test]
 async fn a_backend_that_is_back_serves_the_next_request() {
     let address = refusing().await;
     let sidecar = Sidecar::start(&[address]).await;
