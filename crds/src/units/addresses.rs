@@ -1,11 +1,11 @@
-//! Addresses with ellipsis ranges: `10.9.0.{1...4}:9000` stands for four of them.
+//! Addresses with ellipsis ranges: `10.9.0.{1...4}:9000` stands for four of them, `unix:/run/{1...2}.sock` for two.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::UnitError;
+use super::{Address, UnitError};
 
 /// Most addresses that one pattern may stand for.
 pub const MAX_ADDRESSES: usize = 1024;
@@ -14,16 +14,16 @@ const MAX_LENGTH: usize = 128;
 // IPv4 with ranges, or IPv6 in brackets; then a port from 1 to 65535, or a range of them.
 const PATTERN: &str = r"^(((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])|\{(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.\.\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\})(\.((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])|\{(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.\.\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\})){3}|\[[0-9A-Fa-f:.]{2,45}\]):((6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})|\{(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})\.\.\.(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})\})$";
 
-/// `ip:port`, where each `{a...b}` counts from a to b. IPv6 addresses stand in brackets.
+/// `ip:port` or `unix:/path`, where each `{a...b}` counts from a to b. IPv6 addresses stand in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressPattern {
     text: String,
-    addresses: Vec<SocketAddr>,
+    addresses: Vec<Address>,
 }
 
 impl AddressPattern {
     /// All the addresses that the pattern stands for, in the order it counts them: 1 to [`MAX_ADDRESSES`].
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 }
@@ -38,13 +38,7 @@ impl FromStr for AddressPattern {
         }
         let mut addresses = Vec::new();
         for expanded in expand(text).map_err(|why| fail(&why))? {
-            let address: SocketAddr = expanded.parse().map_err(|_| {
-                fail(&format!("{expanded:?} is not ip:port; write 10.9.0.1:9000, [fd00::1]:9000 or 10.9.0.{{1...4}}:9000"))
-            })?;
-            if address.port() == 0 {
-                return Err(fail("port 0 cannot be connected to; write a port from 1 to 65535"));
-            }
-            addresses.push(address);
+            addresses.push(expanded.parse().map_err(|UnitError(why)| fail(&why))?);
         }
         Ok(Self { text: text.to_owned(), addresses })
     }

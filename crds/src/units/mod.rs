@@ -1,11 +1,13 @@
 //! Values with a unit. Each is parsed once, from the text that users write, and is valid ever after; each brings the
 //! schema pattern that refuses at `kubectl apply` what its parser would refuse.
 
+mod address;
 mod addresses;
 mod duration;
 mod host;
 mod quantity;
 
+pub use address::{Address, MAX_SOCKET_PATH};
 pub use addresses::{AddressPattern, MAX_ADDRESSES};
 pub use duration::Duration;
 pub use host::DnsName;

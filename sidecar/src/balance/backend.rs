@@ -1,13 +1,11 @@
 //! What threads share about one backend: atomics, and nothing else.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
+use crds::units::Address;
 use tokio::sync::Notify;
 
 use super::Condition;
@@ -19,7 +17,7 @@ pub struct Backend<D> {
     /// Never used again, not even for the same address after it was gone for a while.
     pub id: u64,
     pub site: Arc<str>,
-    pub address: SocketAddr,
+    pub address: Address,
     pub detail: D,
     outstanding: AtomicUsize,
     /// A connect failed since the last good check.
@@ -29,7 +27,7 @@ pub struct Backend<D> {
 }
 
 impl<D: Default> Backend<D> {
-    pub fn new(site: Arc<str>, address: SocketAddr) -> Self {
+    pub fn new(site: Arc<str>, address: Address) -> Self {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             site,

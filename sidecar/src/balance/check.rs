@@ -95,7 +95,7 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
 
 fn cause(failure: &Failure) -> Cause {
     match failure {
-        Failure::Refused => Cause::Refused,
+        Failure::Refused | Failure::NoSocket => Cause::Refused,
         _ => Cause::Failed,
     }
 }

@@ -4,11 +4,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::SocketAddr,
     sync::Arc,
 };
 
-use crds::config::HealthCheck;
+use crds::{config::HealthCheck, units::Address};
 use futures::future::{pending, select_all};
 use tokio::{
     sync::{mpsc, watch},
@@ -88,7 +87,7 @@ impl<D> Balancer<D> {
 struct Follower<D> {
     listener: String,
     plan: Plan,
-    entries: HashMap<(String, SocketAddr), Entry<D>>,
+    entries: HashMap<(String, Address), Entry<D>>,
     reports: mpsc::Sender<Report>,
     /// Whether the last route had a live backend; none before the first that could.
     live: Option<bool>,
@@ -146,7 +145,7 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         let Some(entry) = self.entries.values_mut().find(|entry| entry.backend.id == report.id) else {
             return;
         };
-        let (site, backend) = (&entry.backend.site, entry.backend.address);
+        let (site, backend) = (&entry.backend.site, &entry.backend.address);
         let failure = report.failure.as_deref().unwrap_or("none");
         match (entry.condition.is_usable(), report.condition.is_usable()) {
             (true, false) => {
@@ -169,8 +168,8 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         for (site, set) in sites.iter().zip(sets) {
             let name: Arc<str> = site.name.as_str().into();
             let members = set.endpoints.iter().map(|endpoint| {
-                wanted.insert((site.name.clone(), endpoint.address));
-                let entry = self.entry(&name, endpoint.address);
+                wanted.insert((site.name.clone(), endpoint.address.clone()));
+                let entry = self.entry(&name, &endpoint.address);
                 Member {
                     backend: Arc::clone(&entry.backend),
                     condition: entry.condition,
@@ -189,10 +188,10 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         self.answered.send_if_modified(|before| !std::mem::replace(before, *before || answered) && answered);
     }
 
-    fn entry(&mut self, site: &Arc<str>, address: SocketAddr) -> &Entry<D> {
+    fn entry(&mut self, site: &Arc<str>, address: &Address) -> &Entry<D> {
         let (schedule, reports) = (&self.plan.schedule, &self.reports);
-        self.entries.entry((site.to_string(), address)).or_insert_with(|| {
-            let backend = Arc::new(Backend::new(Arc::clone(site), address));
+        self.entries.entry((site.to_string(), address.clone())).or_insert_with(|| {
+            let backend = Arc::new(Backend::new(Arc::clone(site), address.clone()));
             let check = start_check(&backend, schedule, reports);
             Entry { backend, condition: Condition::Unknown, failure: None, _check: check }
         })
@@ -221,8 +220,8 @@ fn start_check<D: Send + Sync + 'static>(
 ) -> AbortOnDropHandle<()> {
     let (backend, schedule, reports) = (Arc::clone(backend), schedule.clone(), reports.clone());
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let (probe, address, timeout) = (schedule.probe.clone(), backend.address, schedule.timeout);
-        check::run(backend, schedule, || probe.check(address, timeout), reports).await;
+        let (probe, address, timeout) = (schedule.probe.clone(), backend.address.clone(), schedule.timeout);
+        check::run(backend, schedule, || probe.check(&address, timeout), reports).await;
     }))
 }
 
@@ -262,8 +261,11 @@ mod tests {
     use super::*;
     use crate::balance::Endpoint;
 
-    fn set(addresses: &[SocketAddr]) -> Arc<BackendSet> {
-        let endpoints = addresses.iter().map(|&address| Endpoint { address, terminating: false }).collect();
+    fn set(addresses: &[Address]) -> Arc<BackendSet> {
+        let endpoints = addresses
+            .iter()
+            .map(|address| Endpoint { address: address.clone(), terminating: false })
+            .collect();
         Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
     }
 
@@ -278,13 +280,13 @@ mod tests {
     #[tokio::test]
     async fn a_backend_is_the_same_across_sets_and_updates() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (a, b) = (server.local_addr().unwrap(), "127.0.0.1:1".parse().unwrap());
-        let (sets, backends) = watch::channel(set(&[a]));
+        let (a, b) = (Address::from(server.local_addr().unwrap()), "127.0.0.1:1".parse().unwrap());
+        let (sets, backends) = watch::channel(set(&[a.clone()]));
         let input = SiteInput { name: "one".into(), backends };
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), vec![input.clone()]);
         let mut route = balancer.route();
         let first = until(&mut route, |route| route.backends.len() == 1).await;
-        sets.send_replace(set(&[a, b]));
+        sets.send_replace(set(&[a.clone(), b]));
         let second = until(&mut route, |route| route.backends.len() == 2).await;
         let (_gone, other) = watch::channel(set(&[a]));
         balancer.update(
@@ -303,8 +305,8 @@ mod tests {
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
             TcpListener::bind("127.0.0.1:0").await.unwrap(),
         ];
-        let [a, b] = servers.each_ref().map(|server| server.local_addr().unwrap());
-        let (_before, backends) = watch::channel(set(&[a]));
+        let [a, b] = servers.each_ref().map(|server| Address::from(server.local_addr().unwrap()));
+        let (_before, backends) = watch::channel(set(&[a.clone()]));
         let balancer = Balancer::<()>::start(
             "test",
             &HealthCheck::default(),
@@ -316,7 +318,7 @@ mod tests {
         balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends }]);
         tokio::task::yield_now().await;
         assert_eq!(route.borrow().backends[0].address, a, "the old set serves");
-        after.send_replace(set(&[b]));
+        after.send_replace(set(&[b.clone()]));
         until(&mut route, |route| {
             assert!(route.is_live(), "there is a backend at every moment");
             route.backends[0].address == b
@@ -341,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_check_takes_a_backend_out_and_says_why() {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         let (_sets, backends) = watch::channel(set(&[closed]));
         let input = SiteInput { name: "one".into(), backends };
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), vec![input]);

@@ -154,7 +154,10 @@ mod tests {
             .collect();
         let endpoints = members
             .iter()
-            .map(|member| Endpoint { address: member.backend.address, terminating: member.terminating })
+            .map(|member| Endpoint {
+                address: member.backend.address.clone(),
+                terminating: member.terminating,
+            })
             .collect();
         let set = BackendSet { endpoints, unavailable: Vec::new(), answered: true };
         SiteState { name: name.into(), set: Arc::new(set), members }
@@ -168,7 +171,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let mut targets: Vec<_> = (0..100)
             .filter_map(|_| route.pick(|_| false, |below| random.usize(..below)))
-            .map(|index| format!("{}{}", route.backends[index].site, route.backends[index].address.port()))
+            .map(|index| &route.backends[index])
+            .map(|backend| format!("{}{}", backend.site, backend.address.ip().unwrap().port()))
             .collect();
         targets.sort();
         targets.dedup();

@@ -1,6 +1,6 @@
 //! Backend sets as discovery publishes them: immutable snapshots, the whole set each time.
 
-use std::net::SocketAddr;
+use crds::units::Address;
 
 /// What discovery knows about one site at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub struct BackendSet {
 }
 
 /// One address that may take traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    pub address: SocketAddr,
+    pub address: Address,
     /// Terminating but still serving: takes traffic only while the set has no other live backend.
     pub terminating: bool,
 }

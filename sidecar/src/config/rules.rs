@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crds::config::{Backend, HealthCheck, HttpListener, Site};
+use crds::{
+    config::{Backend, HealthCheck, HttpListener, Site},
+    units::Address,
+};
 
 use super::Problem;
 
@@ -109,7 +112,7 @@ fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mu
     }
     for (index, pattern) in backend.addresses.iter().flatten().enumerate() {
         for address in pattern.addresses() {
-            if let Some((message, remedy)) = unusable(*address, listener) {
+            if let Some((message, remedy)) = unusable(address, listener) {
                 problems.push(Problem::at(format!("{path}.addresses[{index}]"), message, remedy));
                 break;
             }
@@ -118,7 +121,8 @@ fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mu
 }
 
 /// Why requests cannot be sent to an address.
-fn unusable(address: SocketAddr, listener: &HttpListener) -> Option<(String, &'static str)> {
+fn unusable(address: &Address, listener: &HttpListener) -> Option<(String, &'static str)> {
+    let address = address.ip()?;
     let ip = address.ip();
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::from([255; 4]) {
         return Some((

@@ -63,7 +63,8 @@ pub(super) async fn follow(lookup: &dyn Lookup, dns: &DnsBackend, publisher: &Pu
     let mut backoff = Backoff::new();
     let mut failing: Option<LookupError> = None;
     loop {
-        let known: Vec<IpAddr> = publisher.endpoints().iter().map(|endpoint| endpoint.address.ip()).collect();
+        let known: Vec<IpAddr> =
+            publisher.endpoints().iter().filter_map(|endpoint| Some(endpoint.address.ip()?.ip())).collect();
         let answer = time::timeout(LOOKUP_TIMEOUT, lookup.lookup(dns.host.as_str(), &known)).await;
         let delay = match answer.unwrap_or(Err(LookupError::Timeout)) {
             Ok(answer) => {

@@ -65,5 +65,5 @@ fn add(merged: &mut BackendSet, set: &BackendSet) {
 /// while an endpoint moves between slices.
 pub(super) fn normalize(endpoints: &mut Vec<Endpoint>) {
     endpoints.sort_unstable();
-    endpoints.dedup_by_key(|endpoint| endpoint.address);
+    endpoints.dedup_by(|next, kept| next.address == kept.address);
 }

@@ -74,7 +74,8 @@ impl Discovery {
             match source {
                 BackendSource::Addresses(patterns) => {
                     let addresses = patterns.iter().flat_map(|pattern| pattern.addresses());
-                    let endpoints = addresses.map(|&address| Endpoint { address, terminating: false });
+                    let endpoints =
+                        addresses.map(|address| Endpoint { address: address.clone(), terminating: false });
                     fixed.push(BackendSet {
                         endpoints: endpoints.collect(),
                         unavailable: Vec::new(),

@@ -4,11 +4,11 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use crds::units::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::balance::Endpoint;
@@ -32,7 +32,7 @@ pub struct StateDir {
 struct KeptSet {
     key: String,
     /// Address, and whether it was terminating.
-    endpoints: Vec<(SocketAddr, bool)>,
+    endpoints: Vec<(Address, bool)>,
 }
 
 impl StateDir {
@@ -50,7 +50,8 @@ impl StateDir {
     }
 
     pub fn save_set(&self, key: &str, endpoints: &[Endpoint]) {
-        let endpoints = endpoints.iter().map(|endpoint| (endpoint.address, endpoint.terminating)).collect();
+        let endpoints =
+            endpoints.iter().map(|endpoint| (endpoint.address.clone(), endpoint.terminating)).collect();
         if let Ok(bytes) = serde_json::to_vec(&KeptSet { key: key.to_owned(), endpoints }) {
             self.save(&file_name(key), &bytes);
         }

@@ -62,7 +62,7 @@ impl Exchange {
 
     /// The answer broke off: the client must see that it did.
     pub(super) fn fail(self, error: &(dyn Error + 'static)) {
-        let address = self.busy.backend().address;
+        let address = &self.busy.backend().address;
         tracing::debug!(%address, error, "a backend's answer broke off");
         self.inflight.client.abort();
     }

@@ -64,7 +64,7 @@ impl Pool {
 
     /// Opens a connection, and tells everyone if the backend cannot be reached.
     pub(super) async fn connect(&self) -> io::Result<Connection> {
-        let opened = match net::connect(self.backend.address, CONNECT).await {
+        let opened = match net::connect(&self.backend.address, CONNECT).await {
             Ok(stream) => http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other),
             Err(error) => Err(error),
         };
@@ -74,7 +74,7 @@ impl Pool {
                 self.backend.suspect();
             }
         })?;
-        let address = self.backend.address;
+        let address = self.backend.address.clone();
         let task = spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%address, %error, "connection to a backend ended");
@@ -112,9 +112,12 @@ impl Idle {
 
 /// Whether the error is about the backend, and not about this process, which may have run out of descriptors or ports.
 fn is_of_backend(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
+    };
+    // A Unix socket that is not there is NotFound.
     matches!(
         error.kind(),
-        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | NotFound | TimedOut
     )
 }

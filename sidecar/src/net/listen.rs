@@ -4,14 +4,18 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::fd::AsFd,
+    path::Path,
     time::Duration,
 };
 
+use crds::units::Address;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
+    net::{TcpSocket, TcpStream, UnixStream},
+    time::{sleep, timeout},
 };
+
+use super::Stream;
 
 /// The kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 65_535;
@@ -20,6 +24,9 @@ const BACKLOG: i32 = 65_535;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Pause before a Unix socket whose queue is full is tried again.
+const FULL: Duration = Duration::from_millis(2);
 
 /// Opens a listening socket. A restart does not wait for old connections to time out.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -32,15 +39,35 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Connects to a backend; a host that does not answer is [`io::ErrorKind::TimedOut`].
-pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_nodelay(true)?;
-    let stream = timeout(limit, socket.connect(address)).await.map_err(|_| {
+pub async fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+    let connected = async {
+        match address {
+            Address::Ip(address) => tcp(*address).await.map(Stream::from),
+            Address::Unix(path) => unix(path).await.map(Stream::from),
+        }
+    };
+    timeout(limit, connected).await.map_err(|_| {
         io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no answer to connect within {} ms", limit.as_millis()),
         )
-    })??;
+    })?
+}
+
+/// The kernel does not let anyone wait at a full Unix socket: whoever comes asks again.
+async fn unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(FULL).await,
+            connected => return connected,
+        }
+    }
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    let stream = socket.connect(address).await?;
     keep_alive(&stream)?;
     Ok(stream)
 }
@@ -60,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_refuses_at_once() {
         let address = bind("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
-        let error = connect(address, Duration::from_secs(5)).await.unwrap_err();
+        let error = connect(&address.into(), Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 

@@ -18,6 +18,7 @@ use tokio_rustls::{TlsStream, client, server};
 use super::tls::Identity;
 
 /// A connection to a client or to a backend.
+#[derive(Debug)]
 pub enum Stream {
     Plain(Socket),
     /// Much larger than a socket, and so on the heap.
@@ -25,6 +26,7 @@ pub enum Stream {
 }
 
 /// A connected stream socket.
+#[derive(Debug)]
 pub enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),

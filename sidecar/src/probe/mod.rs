@@ -1,15 +1,16 @@
 //! One check of one backend: connect, ask if there is something to ask, judge. No state, no schedule.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use bytes::Bytes;
+use crds::units::Address;
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
-use crate::net;
+use crate::net::{self, Stream};
 
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Probe {
 pub enum Failure {
     #[error("connection refused")]
     Refused,
+    #[error("there is no such socket")]
+    NoSocket,
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
     #[error("cannot connect: {0}")]
@@ -39,13 +42,14 @@ pub enum Failure {
 
 impl Probe {
     /// Runs the check; never takes longer than `limit`.
-    pub async fn check(&self, address: SocketAddr, limit: Duration) -> Result<(), Failure> {
+    pub async fn check(&self, address: &Address, limit: Duration) -> Result<(), Failure> {
         timeout(limit, self.run(address, limit)).await.map_err(|_| Failure::TimedOut(limit))?
     }
 
-    async fn run(&self, address: SocketAddr, limit: Duration) -> Result<(), Failure> {
+    async fn run(&self, address: &Address, limit: Duration) -> Result<(), Failure> {
         let stream = net::connect(address, limit).await.map_err(|error| match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::Refused,
+            io::ErrorKind::NotFound => Failure::NoSocket,
             io::ErrorKind::TimedOut => Failure::TimedOut(limit),
             _ => Failure::Connect(error),
         })?;
@@ -56,10 +60,10 @@ impl Probe {
     }
 }
 
-async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), Failure> {
+async fn get(stream: Stream, address: &Address, path: &str) -> Result<(), Failure> {
     let failed = |source| Failure::Http { path: path.to_owned(), source };
     let request = Request::get(path)
-        .header(header::HOST, address.to_string())
+        .header(header::HOST, host(address))
         .header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
@@ -81,6 +85,11 @@ async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Result<(), F
     }
 }
 
+/// Who is asked for: a socket has no name, and `localhost` is what servers behind one expect.
+fn host(address: &Address) -> String {
+    address.ip().map_or_else(|| "localhost".to_owned(), |address| address.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::{
@@ -93,7 +102,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(500);
 
     /// Answers every connection with these bytes, or never for none.
-    async fn server(answer: Option<&'static str>) -> SocketAddr {
+    async fn server(answer: Option<&'static str>) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -107,7 +116,7 @@ mod tests {
                 held.push(stream);
             }
         });
-        address
+        address.into()
     }
 
     fn ready() -> Probe {
@@ -117,10 +126,10 @@ mod tests {
     #[tokio::test]
     async fn only_200_is_good() {
         let good = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        ready().check(good, LIMIT).await.unwrap();
+        ready().check(&good, LIMIT).await.unwrap();
         let bad = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
         assert_eq!(
-            ready().check(bad, LIMIT).await.unwrap_err().to_string(),
+            ready().check(&bad, LIMIT).await.unwrap_err().to_string(),
             "GET /ready answered 204 No Content, not 200"
         );
     }
@@ -128,21 +137,21 @@ mod tests {
     #[tokio::test]
     async fn silence_is_a_failure_after_the_time_limit() {
         let silent = server(None).await;
-        assert!(matches!(ready().check(silent, LIMIT).await, Err(Failure::TimedOut(_))));
-        Probe::Tcp.check(silent, LIMIT).await.unwrap();
+        assert!(matches!(ready().check(&silent, LIMIT).await, Err(Failure::TimedOut(_))));
+        Probe::Tcp.check(&silent, LIMIT).await.unwrap();
     }
 
     #[tokio::test]
     async fn garbage_is_a_failure() {
         let garbage = server(Some("SSH-2.0-OpenSSH_9.9\r\n")).await;
-        assert!(matches!(ready().check(garbage, LIMIT).await, Err(Failure::Http { .. })));
+        assert!(matches!(ready().check(&garbage, LIMIT).await, Err(Failure::Http { .. })));
     }
 
     #[tokio::test]
     async fn a_closed_port_is_refused() {
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         for probe in [Probe::Tcp, ready()] {
-            assert!(matches!(probe.check(address, LIMIT).await, Err(Failure::Refused)));
+            assert!(matches!(probe.check(&address, LIMIT).await, Err(Failure::Refused)));
         }
     }
 }

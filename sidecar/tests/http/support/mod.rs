@@ -8,7 +8,10 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
-use crds::config::{HealthCheck, HttpListener};
+use crds::{
+    config::{HealthCheck, HttpListener},
+    units::Address,
+};
 use prometheus_client::registry::Registry;
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
@@ -71,7 +74,7 @@ impl Site {
 
 fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
     let mut endpoints: Vec<_> =
-        backends.iter().map(|&address| Endpoint { address, terminating: false }).collect();
+        backends.iter().map(|&address| Endpoint { address: address.into(), terminating: false }).collect();
     endpoints.sort();
     Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
 }
@@ -112,7 +115,7 @@ impl Sidecar {
             .collect();
         until("the first checks", || {
             let text = self.text();
-            let checked = |address: &SocketAddr| {
+            let checked = |address: &Address| {
                 let backend = format!("backend=\"{address}\"");
                 text.lines()
                     .any(|line| line.starts_with("sidecar_http_backend_up{") && line.contains(&backend))
