@@ -1,103 +1,56 @@
-//! The forward step: request -> pick -> try, again elsewhere where that is safe -> response. Knows no protocol loop.
+//! The forward step: request -> pick -> try, again elsewhere where that is safe -> the head of an answer. Knows no
+//! protocol loop.
 //!
 //! What was not sent may go to any backend. What may have been sent goes again only if it is safe and has no body, nothing
-//! of an answer was passed on, and the budget allows it. A streamed body is never sent twice.
+//! of an answer was passed on, and the budget allows it. A body of which a part has gone is never sent twice.
 
-use std::{io, rc::Rc, sync::Arc, time::Instant};
-
-use http::{Request, Response, StatusCode};
-use hyper::{
-    body::{Body, Incoming},
-    ext::on_informational,
-    upgrade::OnUpgrade,
-};
+use std::{io, rc::Rc, time::Instant};
 
 use super::{
-    attempt::{self, FIRST_BYTE, Failure},
-    body::{Gate, RequestBody, ResponseBody, Upload},
-    client::Client,
-    connection::Tunnel,
-    exchange::{Exchange, Inflight},
-    headers::{is_replayable, prepare_request, prepare_response},
+    exchange::Exchange,
+    h1::{Attempt, Client, FIRST_BYTE, Failure, Upload},
+    message::{Edits, RequestHead, ResponseHead},
     pool::{Connection, Pool},
     reply::Refusal,
     thread::Thread,
     tries::Tries,
-    upgrade::tunnel,
 };
 
-/// Answers a request, by a backend or in the sidecar's own words.
+/// Why there is no answer of a backend.
+pub(super) enum Unanswered {
+    Refused(Refusal),
+    /// The client has gone, and wants none.
+    Gone,
+}
+
+/// Finds a backend that answers; the head of the answer is in `response` then.
 pub(super) async fn forward(
     thread: &Rc<Thread>,
-    client: &Arc<Client>,
-    joined: &Tunnel,
-    request: Request<Incoming>,
-) -> Response<ResponseBody> {
-    let inflight = Inflight::start(thread, client);
+    client: &mut Client,
+    upload: &mut Upload,
+    request: &RequestHead,
+    response: &mut ResponseHead,
+) -> Result<Exchange, Unanswered> {
     thread.budget.deposit();
-    match Forward::new(thread, client, request) {
-        Ok(forward) => forward.run(inflight, joined).await,
-        Err(refusal) => Err(refusal),
-    }
-    .unwrap_or_else(|refusal| {
-        tracing::debug!(listener = %thread.listener, %refusal, "answering instead of a backend");
-        let response = refusal.into_response();
-        thread.counters.answered(response.status());
-        response
-    })
+    let tries = Tries::default();
+    Forward { thread, client, upload, request, response, replayable: request.is_replayable(), tries }
+        .run()
+        .await
 }
 
 /// A request on its way to a backend.
 struct Forward<'a> {
     thread: &'a Rc<Thread>,
-    /// Gone while it is being sent.
-    request: Option<Request<RequestBody>>,
+    client: &'a mut Client,
+    upload: &'a mut Upload,
+    request: &'a RequestHead,
+    response: &'a mut ResponseHead,
     replayable: bool,
-    upload: Option<Rc<Upload>>,
-    gate: Option<Arc<Gate>>,
-    upgrade: Option<OnUpgrade>,
     tries: Tries,
 }
 
-impl<'a> Forward<'a> {
-    fn new(
-        thread: &'a Rc<Thread>,
-        client: &Arc<Client>,
-        mut request: Request<Incoming>,
-    ) -> Result<Self, Refusal> {
-        let wishes = prepare_request(&mut request)?;
-        let upgrade = wishes.upgrade.then(|| hyper::upgrade::on(&mut request));
-        let without_body = request.body().is_end_stream();
-        let replayable = is_replayable(request.method(), without_body) && upgrade.is_none();
-        let gate = (wishes.continues && !without_body).then(Arc::<Gate>::default);
-        let mut upload = None;
-        let mut request = request.map(|body| {
-            if without_body {
-                return RequestBody::empty();
-            }
-            let (body, watched) = RequestBody::stream(body, gate.clone(), client);
-            upload = Some(watched);
-            body
-        });
-        if let Some(gate) = gate.clone() {
-            on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    gate.open();
-                }
-            });
-        }
-        Ok(Self {
-            thread,
-            request: Some(request),
-            replayable,
-            upload,
-            gate,
-            upgrade,
-            tries: Tries::default(),
-        })
-    }
-
-    async fn run(mut self, inflight: Inflight, joined: &Tunnel) -> Result<Response<ResponseBody>, Refusal> {
+impl Forward<'_> {
+    async fn run(mut self) -> Result<Exchange, Unanswered> {
         let mut revived = false;
         loop {
             let Some(pool) = self.pick() else {
@@ -116,17 +69,10 @@ impl<'a> Forward<'a> {
                 }
             };
             match self.send(&mut connection, &pool).await {
-                Ok(response) => {
-                    let upload = self.upload.take();
-                    let connection = Some(connection);
-                    let exchange = Exchange { inflight, pool, connection, busy, upload, received: 0 };
-                    return self.respond(response, exchange, joined);
-                }
-                Err(Failure::Client) => return Err(Refusal::BodyCutShort),
-                Err(Failure::Unsent(request)) => {
-                    self.request = Some(*request);
-                    self.tries.unsent(&pool, connection.reused);
-                }
+                Ok(()) => return Ok(Exchange { pool, connection, busy }),
+                Err(Failure::Gone) => return Err(Unanswered::Gone),
+                Err(Failure::Body(bad)) => return Err(Unanswered::Refused(bad.into())),
+                Err(Failure::Unsent) => self.tries.unsent(&pool, connection.reused),
                 Err(Failure::Broken(cause)) => {
                     self.tries.broken(&pool, &cause, connection.reused);
                     let again = self.replayable && self.tries.may_send_again() && self.has_another();
@@ -159,89 +105,61 @@ impl<'a> Forward<'a> {
 
     /// A pooled connection at first, a new one once a request was sent: what closed one may have closed the others too.
     async fn connection(&self, pool: &Pool) -> io::Result<Connection> {
-        let pooled = self.tries.is_first() && self.upgrade.is_none();
-        while let Some(connection) = pooled.then(|| pool.take(Instant::now())).flatten() {
-            if self.replayable {
-                return Ok(connection);
-            }
+        let pooled = self.tries.is_first() && !self.request.upgrade;
+        if pooled && !self.replayable {
             // A request that cannot be sent again must not meet a close that has come but was not noticed yet: after the
             // yield, this thread has seen all that the kernel has.
             tokio::task::yield_now().await;
-            if connection.sender.is_ready() {
-                return Ok(connection);
-            }
         }
-        pool.connect().await
+        match pooled.then(|| pool.take(Instant::now())).flatten() {
+            Some(connection) => Ok(connection),
+            None => pool.connect().await,
+        }
     }
 
-    async fn send(
-        &mut self,
-        connection: &mut Connection,
-        pool: &Pool,
-    ) -> Result<Response<Incoming>, Failure> {
-        let request = self.request.take().unwrap_or_else(|| Request::new(RequestBody::empty()));
-        if self.replayable {
-            self.request = Some(copy(&request));
-        }
+    async fn send(&mut self, connection: &mut Connection, pool: &Pool) -> Result<(), Failure> {
         self.tries.sent();
+        self.request.write(connection.wire.output.bytes(), Edits::default());
+        let (tries, replayable, thread) = (&self.tries, self.replayable, self.thread);
         let give_up = || {
-            let elsewhere = |id| id == pool.backend.id || self.tries.has(id);
-            self.replayable
-                && self.tries.may_send_again()
-                && self.thread.local().route.has_another(elsewhere)
-                && self.thread.budget.withdraw(Instant::now())
+            let elsewhere = |id| id == pool.backend.id || tries.has(id);
+            replayable
+                && tries.may_send_again()
+                && thread.local().route.has_another(elsewhere)
+                && thread.budget.withdraw(Instant::now())
         };
-        attempt::send(connection, request, self.upload.as_ref(), give_up).await
+        let attempt = Attempt {
+            client: self.client,
+            upload: self.upload,
+            backend: &mut connection.wire,
+            request: self.request,
+            response: self.response,
+        };
+        let sent = attempt.run(give_up).await;
+        match sent {
+            // A part of the body that was on its way is lost.
+            Err(Failure::Unsent) if self.upload.has_begun() => {
+                Err(Failure::Broken("closed the connection".to_owned()))
+            }
+            sent => sent,
+        }
     }
 
     fn has_another(&self) -> bool {
         self.tries.can_forgive() || self.thread.local().route.has_another(|id| self.tries.has(id))
     }
 
-    fn respond(
-        self,
-        mut response: Response<Incoming>,
-        exchange: Exchange,
-        joined: &Tunnel,
-    ) -> Result<Response<ResponseBody>, Refusal> {
-        if let Some(gate) = &self.gate {
-            gate.shut();
-        }
-        let status = response.status();
-        let switched = status == StatusCode::SWITCHING_PROTOCOLS;
-        exchange.busy.backend().detail.answered(status);
-        *response.version_mut() = http::Version::HTTP_11;
-        prepare_response(response.headers_mut(), switched);
-        if !switched {
-            return Ok(response.map(|body| ResponseBody::forwarded(body, exchange)));
-        }
-        let Some(client) = self.upgrade else {
-            return Err(Refusal::Switched { listener: self.thread.listener.to_string() });
-        };
-        let backend = hyper::upgrade::on(&mut response);
-        joined.replace(Some(Box::pin(tunnel(client, backend, exchange))));
-        Ok(response.map(|_| ResponseBody::empty()))
-    }
-
-    fn refusal(&self) -> Refusal {
+    fn refusal(&self) -> Unanswered {
         let listener = self.thread.listener.to_string();
         if self.tries.is_empty() {
-            return Refusal::NoBackend { listener, reasons: self.thread.local().route.unavailable.clone() };
+            let reasons = self.thread.local().route.unavailable.clone();
+            return Unanswered::Refused(Refusal::NoBackend { listener, reasons });
         }
         let tries = self.tries.text();
-        if self.tries.last_timed_out() {
+        Unanswered::Refused(if self.tries.last_timed_out() {
             Refusal::TimedOut { listener, tries }
         } else {
             Refusal::Failed { listener, tries }
-        }
+        })
     }
-}
-
-/// The same request once more; it has no body.
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::empty());
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    copy
 }

@@ -77,7 +77,7 @@ impl Metrics {
 }
 
 impl Counters {
-    pub(super) fn answered(&self, status: StatusCode) {
+    pub(super) fn answered(&self, status: u16) {
         self.answers[class(status)].fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -85,12 +85,12 @@ impl Counters {
 impl ThreadCounters {
     /// An answer of the sidecar itself.
     pub(super) fn answered(&self, status: StatusCode) {
-        self.own[class(status)].fetch_add(1, Ordering::Relaxed);
+        self.own[class(status.as_u16())].fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn class(status: StatusCode) -> usize {
-    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+fn class(status: u16) -> usize {
+    usize::from(status / 100).clamp(1, 5) - 1
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -1,24 +1,20 @@
-//! HTTP listeners: accept -> hyper's HTTP/1.1 server connection -> forward -> backend.
+//! HTTP listeners: accept -> the HTTP/1.1 loop -> forward -> backend.
 //!
 //! The protocol loop hands a request to the forward step and writes the response it gets; neither knows the other. What is
 //! shared between threads are snapshots and counters. A request is never sent twice when that is not safe, and a body cut
 //! short never ends cleanly.
 
-mod attempt;
-mod body;
-mod client;
-mod connection;
 mod exchange;
 mod forward;
-mod headers;
+mod h1;
 mod histogram;
 mod listener;
+mod message;
 mod metrics;
 mod pool;
 mod reply;
 mod thread;
 mod tries;
-mod upgrade;
 
 pub use listener::{Listener, OpenError};
 pub use metrics::Metrics;

@@ -7,12 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
-use tokio_util::task::AbortOnDropHandle;
-
-use super::{body::RequestBody, metrics::Counters};
+use super::{h1::Wire, metrics::Counters};
 use crate::{balance::Backend, net};
 
 /// Below the keep-alive of common servers (5 s with Node.js, uvicorn and Apache), which would close the connection just as
@@ -40,10 +35,9 @@ struct Idle {
 
 /// A connection to a backend; dropping it closes it at once.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) wire: Wire,
     /// It has served a request before, so that the backend may be closing it just now.
     pub(super) reused: bool,
-    _task: AbortOnDropHandle<()>,
 }
 
 impl Pool {
@@ -54,8 +48,8 @@ impl Pool {
     /// The connection used last that is good for another request.
     pub(super) fn take(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(last) = idle.pop() {
-            if last.is_fresh(now) && last.connection.sender.is_ready() {
+        while let Some(mut last) = idle.pop() {
+            if last.is_good(now) {
                 return Some(last.connection);
             }
         }
@@ -64,29 +58,19 @@ impl Pool {
 
     /// Opens a connection, and tells everyone if the backend cannot be reached.
     pub(super) async fn connect(&self) -> io::Result<Connection> {
-        let opened = match net::connect(&self.backend.address, CONNECT).await {
-            Ok(stream) => http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other),
-            Err(error) => Err(error),
-        };
-        let (sender, connection) = opened.inspect_err(|error| {
+        let opened = net::connect(&self.backend.address, CONNECT).await.inspect_err(|error| {
             self.backend.detail.connect_failures.fetch_add(1, Ordering::Relaxed);
             if is_of_backend(error) {
                 self.backend.suspect();
             }
-        })?;
-        let address = self.backend.address.clone();
-        let task = spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%address, %error, "connection to a backend ended");
-            }
         });
-        Ok(Connection { sender, reused: false, _task: AbortOnDropHandle::new(task) })
+        Ok(Connection { wire: Wire::new(opened?), reused: false })
     }
 
-    /// Keeps the connection for the next request.
+    /// Keeps the connection for the next request. One that was sent more than its answer is not to be trusted.
     pub(super) fn put(&self, mut connection: Connection, now: Instant) {
         let mut idle = self.idle.borrow_mut();
-        if !self.closed.get() && idle.len() < MOST && !connection.sender.is_closed() {
+        if !self.closed.get() && idle.len() < MOST && connection.wire.input().is_empty() {
             connection.reused = true;
             idle.push(Idle { connection, since: now });
         }
@@ -94,7 +78,7 @@ impl Pool {
 
     /// Drops what has been idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|idle| idle.is_fresh(now));
+        self.idle.borrow_mut().retain_mut(|idle| idle.is_good(now));
     }
 
     /// Closes idle connections now and the others once they have served.
@@ -105,19 +89,16 @@ impl Pool {
 }
 
 impl Idle {
-    fn is_fresh(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < IDLE && !self.connection.sender.is_closed()
+    fn is_good(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < IDLE && self.connection.wire.is_quiet()
     }
 }
 
 /// Whether the error is about the backend, and not about this process, which may have run out of descriptors or ports.
 fn is_of_backend(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
-    };
-    // A Unix socket that is not there is NotFound.
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
     matches!(
         error.kind(),
-        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | NotFound | TimedOut
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
     )
 }

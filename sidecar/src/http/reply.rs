@@ -1,17 +1,19 @@
 //! Answers of the sidecar itself: plain text that says what is wrong and what to do.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use std::io::Write as _;
 
-use super::body::ResponseBody;
+use http::StatusCode;
+
+use super::message::BadRequest;
 
 /// Sets change in seconds, so clients may soon ask again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+const RETRY_AFTER: &str = "Retry-After: 5\r\n";
 
 /// Why the sidecar answers instead of a backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("{0}")]
-    BadRequest(#[from] super::headers::BadRequest),
+    BadRequest(#[from] BadRequest),
     /// No site has a live backend; the reasons come one a line.
     #[error("listener {listener} has no live backend\n{reasons}")]
     NoBackend { listener: String, reasons: String },
@@ -19,34 +21,39 @@ pub(super) enum Refusal {
     Failed { listener: String, tries: String },
     #[error("no backend of listener {listener} answered in time\n{tries}")]
     TimedOut { listener: String, tries: String },
-    #[error("a backend of listener {listener} switched protocols unasked")]
-    Switched { listener: String },
-    #[error("the request's body ended early")]
-    BodyCutShort,
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::BodyCutShort => StatusCode::BAD_REQUEST,
+            Self::BadRequest(bad) => bad.status(),
             Self::NoBackend { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Failed { .. } | Self::Switched { .. } => StatusCode::BAD_GATEWAY,
+            Self::Failed { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
-    pub(super) fn into_response(self) -> Response<ResponseBody> {
+    /// Writes the whole answer. `connection` is the value of that field, where one is wanted.
+    pub(super) fn write(&self, out: &mut Vec<u8>, bodiless: bool, connection: Option<&str>) {
         let mut text = self.to_string();
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        let mut response = Response::new(ResponseBody::own(text));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let (status, length) = (self.status(), text.len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n"
+        );
         if let Self::NoBackend { .. } = self {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            out.extend_from_slice(RETRY_AFTER.as_bytes());
         }
-        response
+        if let Some(connection) = connection {
+            let _ = write!(out, "Connection: {connection}\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !bodiless {
+            out.extend_from_slice(text.as_bytes());
+        }
     }
 }

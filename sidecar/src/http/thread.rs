@@ -6,9 +6,11 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    task::Waker,
     time::{Duration, Instant},
 };
 
+use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::JoinSet,
@@ -16,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    connection,
+    h1,
+    message::{RequestHead, ResponseHead},
     metrics::{Counters, ThreadCounters},
     pool::Pool,
 };
@@ -30,6 +33,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// A request that finds no live backend waits this long for one to come back.
 const REVIVAL: Duration = Duration::from_secs(1);
+
+/// Heads that one thread keeps for the next requests.
+const SCRATCHES: usize = 64;
 
 /// Requests that wait for that on one thread; others are told at once.
 const MOST_WAITING: usize = 256;
@@ -66,6 +72,23 @@ pub(super) struct Thread {
     /// Told of each route with a live backend.
     revived: Notify,
     waiting: Cell<usize>,
+    /// The connections, to be told of a drain.
+    wakers: RefCell<Slab<Waker>>,
+    #[expect(clippy::vec_box, reason = "they are moved in and out with each request")]
+    scratches: RefCell<Vec<Box<Scratch>>>,
+}
+
+/// The heads of one request and its answer.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) request: RequestHead,
+    pub(super) response: ResponseHead,
+}
+
+/// A connection that is told of a drain.
+pub(super) struct Registered {
+    thread: Rc<Thread>,
+    key: usize,
 }
 
 /// One request in the count of those that wait.
@@ -89,6 +112,8 @@ impl Thread {
             draining: Cell::new(false),
             revived: Notify::new(),
             waiting: Cell::new(0),
+            wakers: RefCell::default(),
+            scratches: RefCell::default(),
         });
         thread.adopt(share.route.borrow_and_update().clone());
         let mut connections = JoinSet::new();
@@ -103,14 +128,13 @@ impl Thread {
                     Err(_) => following = false,
                 },
                 changed = share.phase.changed() => match changed {
-                    Ok(()) => thread.draining.set(*share.phase.borrow_and_update() == Phase::Draining),
+                    Ok(()) => thread.enter(*share.phase.borrow_and_update()),
                     Err(_) => break,
                 },
                 accepted = share.queue.recv(), if accepting => match accepted {
                     Some(accepted) => {
                         thread.counters.connections.fetch_add(1, Ordering::Relaxed);
-                        let served = connection::serve(Rc::clone(&thread), accepted, share.phase.clone());
-                        connections.spawn_local(served);
+                        connections.spawn_local(h1::serve(Rc::clone(&thread), accepted));
                     }
                     None => accepting = false,
                 },
@@ -123,6 +147,31 @@ impl Thread {
         thread.counters.connections.fetch_sub(connections.len(), Ordering::Relaxed);
         connections.shutdown().await;
         drop(share.done);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.draining.set(phase == Phase::Draining);
+        for (_, waker) in self.wakers.borrow().iter() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Wakes the connection at every drain.
+    pub(super) fn register(self: &Rc<Self>, waker: &Waker) -> Registered {
+        let key = self.wakers.borrow_mut().insert(waker.clone());
+        Registered { thread: Rc::clone(self), key }
+    }
+
+    /// Heads for one request, to be given back after it.
+    pub(super) fn lend(&self) -> Box<Scratch> {
+        self.scratches.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&self, scratch: Box<Scratch>) {
+        let mut scratches = self.scratches.borrow_mut();
+        if scratches.len() < SCRATCHES {
+            scratches.push(scratch);
+        }
     }
 
     /// Takes over a new route. Backends that stay keep their connections; of those that have gone, idle ones are closed.
@@ -186,5 +235,11 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.thread.wakers.borrow_mut().try_remove(self.key);
     }
 }

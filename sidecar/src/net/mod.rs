@@ -1,13 +1,17 @@
 //! Sockets and threads: listen -> accept -> the worker with the fewest connections. Knows no protocol.
 
 mod accept;
+mod alarm;
+pub mod buffer;
 mod limits;
 mod listen;
+pub mod pipe;
 mod stream;
 pub mod tls;
 mod workers;
 
-pub use accept::{Accepted, Acceptor};
+pub use accept::{Accepted, Acceptor, Slot};
+pub use alarm::Alarm;
 pub use limits::raise as raise_descriptor_limit;
 pub use listen::{bind, connect};
 pub use stream::{Socket, Stream};

@@ -12,9 +12,8 @@ use std::{
 };
 
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     sync::{Semaphore, mpsc, oneshot},
-    task::LocalSet,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -89,11 +88,18 @@ impl Workers {
 
 impl Thread {
     fn start(index: usize) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (started, runtime) = std::sync::mpsc::sync_channel(1);
         let (jobs, mut queue) = mpsc::unbounded_channel::<Job>();
         let (stop, mut stopped) = oneshot::channel();
         let handle = thread::Builder::new().name(format!("data-{index}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, async {
+            // It lives and ends on its thread: what it runs need not be `Send`, and waking a task takes no lock.
+            let runtime =
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+            drop(started.send(Ok(())));
+            runtime.block_on(async {
                 loop {
                     tokio::select! {
                         _ = &mut stopped => return,
@@ -105,6 +111,7 @@ impl Thread {
                 }
             });
         })?;
+        runtime.recv().map_err(io::Error::other)??;
         Ok(Self { worker: Worker { jobs, connections: Arc::default() }, stop, handle })
     }
 }

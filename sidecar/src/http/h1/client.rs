@@ -1,0 +1,256 @@
+//! One connection of a client, from its first byte to its end: idle -> head -> forward -> relay -> idle.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use super::{attempt::Upload, relay, wire::Wire};
+use crate::{
+    http::{
+        exchange::Inflight,
+        forward::{Unanswered, forward},
+        message::{BadRequest, Framing, MAX_HEAD, Method, RequestHead, Version},
+        reply::Refusal,
+        thread::{Scratch, Thread},
+    },
+    net::{Accepted, Alarm, Slot, buffer::SMALL},
+};
+
+/// A connection without a request is closed after this time.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// A head has this long to arrive, from its first byte.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// While draining, an idle connection stays open this long for a request that may be on its way.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A client that is still sending a body that nobody wants gets this long, and this many bytes, to see the answer: closing
+/// with unread bytes is a reset, which takes away an answer that has not been read.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 16 << 20;
+
+/// A client, and all the deadlines that its requests have.
+pub(in crate::http) struct Client {
+    pub(in crate::http) wire: Wire,
+    pub(in crate::http) alarm: Alarm,
+    /// An answer has begun and not ended: if the connection ends now, that must not look like the answer's end.
+    answering: bool,
+    _slot: Slot,
+}
+
+/// How a request left its connection.
+pub(super) enum Next {
+    /// Another may follow.
+    Request,
+    /// The answer is complete, and the last one.
+    Close,
+    /// The answer is complete, and the client is still sending.
+    Linger,
+    /// The answer broke off: the connection is reset, since a clean end could pass for the end of it.
+    Abort,
+    /// Nobody is there any more.
+    Gone,
+}
+
+pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
+    let Accepted { stream, slot } = accepted;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a connection could not be served"),
+    };
+    let mut client =
+        Client { wire: Wire::new(stream.into()), alarm: Alarm::after(IDLE), answering: false, _slot: slot };
+    // A drain wakes all connections, and only idle ones have something to do then.
+    let _registered = poll_fn(|context| Poll::Ready(thread.register(context.waker()))).await;
+    let next = loop {
+        if !client.has_more(&thread).await {
+            break Next::Gone;
+        }
+        let mut scratch = thread.lend();
+        let next = client.serve_one(&thread, &mut scratch).await;
+        thread.give_back(scratch);
+        if !matches!(next, Next::Request) {
+            break next;
+        }
+    };
+    client.end(next).await;
+}
+
+impl Client {
+    /// Waits for the first byte of a request. False when none will come.
+    async fn has_more(&mut self, thread: &Thread) -> bool {
+        self.alarm.set_after(IDLE);
+        let mut draining = false;
+        poll_fn(|context| {
+            if !self.wire.input().is_empty() {
+                return Poll::Ready(true);
+            }
+            if let Poll::Ready(read) = self.wire.poll_fill(context, SMALL, MAX_HEAD) {
+                return Poll::Ready(matches!(read, Ok(1..)));
+            }
+            if thread.is_draining() && !draining {
+                draining = true;
+                self.alarm.set_after(DRAIN);
+            }
+            self.alarm.poll(context).map(|()| false)
+        })
+        .await
+    }
+
+    async fn serve_one(&mut self, thread: &Rc<Thread>, scratch: &mut Scratch) -> Next {
+        match self.read_head(&mut scratch.request).await {
+            Ok(true) => self.answer(thread, scratch).await,
+            Ok(false) => {
+                tracing::debug!(listener = %thread.listener, "the head of a request did not come to its end");
+                Next::Gone
+            }
+            Err(bad) => {
+                tracing::debug!(listener = %thread.listener, %bad, "a request was refused");
+                scratch.request.keep_alive = false;
+                self.refuse(thread, &scratch.request, &bad.into(), true).await
+            }
+        }
+    }
+
+    /// Reads a head that has begun. False when it does not come to its end.
+    async fn read_head(&mut self, head: &mut RequestHead) -> Result<bool, BadRequest> {
+        if let Some(length) = head.parse(self.wire.input())? {
+            self.wire.consume(length);
+            return Ok(true);
+        }
+        self.alarm.set_after(HEAD);
+        // Only the end of a line can make it complete.
+        let mut seen = self.wire.input().len();
+        poll_fn(|context| {
+            loop {
+                match self.wire.poll_fill(context, SMALL, MAX_HEAD) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(Ok(false)),
+                    Poll::Pending => return self.alarm.poll(context).map(|()| Ok(false)),
+                }
+                let input = self.wire.input();
+                if (input[seen..].contains(&b'\n') || input.len() >= MAX_HEAD)
+                    && let Some(length) = head.parse(input)?
+                {
+                    self.wire.consume(length);
+                    return Poll::Ready(Ok(true));
+                }
+                seen = input.len();
+            }
+        })
+        .await
+    }
+
+    async fn answer(&mut self, thread: &Rc<Thread>, scratch: &mut Scratch) -> Next {
+        let Scratch { request, response } = scratch;
+        let mut upload = Upload::new(request);
+        let inflight = Inflight::start(thread);
+        match forward(thread, self, &mut upload, request, response).await {
+            Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, request, response).await,
+            Err(Unanswered::Gone) => Next::Gone,
+            Err(Unanswered::Refused(refusal)) => {
+                tracing::debug!(listener = %thread.listener, %refusal, "answering instead of a backend");
+                drop(inflight);
+                let close = !upload.is_read();
+                self.refuse(thread, request, &refusal, close).await
+            }
+        }
+    }
+
+    /// Answers in the sidecar's own words.
+    async fn refuse(
+        &mut self,
+        thread: &Thread,
+        request: &RequestHead,
+        refusal: &Refusal,
+        unread: bool,
+    ) -> Next {
+        let close = unread || !request.keep_alive || thread.is_draining();
+        let connection = match (close, request.version) {
+            (true, _) => Some("close"),
+            (false, Version::Http10) => Some("keep-alive"),
+            (false, Version::Http11) => None,
+        };
+        thread.counters.answered(refusal.status());
+        refusal.write(self.wire.output.bytes(), request.method == Method::Head, connection);
+        self.alarm.set_after(LINGER);
+        let sent = poll_fn(|context| {
+            if let Poll::Ready(sent) = self.wire.poll_send(context, &[]) {
+                return Poll::Ready(sent.map(drop));
+            }
+            self.alarm.poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        });
+        match (sent.await, close, unread) {
+            (Err(_), ..) => Next::Gone,
+            (Ok(()), false, _) => Next::Request,
+            (Ok(()), true, false) => Next::Close,
+            (Ok(()), true, true) => Next::Linger,
+        }
+    }
+
+    pub(super) fn answering(&mut self, answering: bool) {
+        self.answering = answering;
+    }
+
+    async fn end(mut self, next: Next) {
+        match next {
+            Next::Linger => {
+                if self.wire.stream.shutdown().await.is_ok() {
+                    self.linger().await;
+                }
+            }
+            Next::Close => {
+                // TLS says goodbye; whoever has gone does not hear it.
+                let _ = self.wire.stream.shutdown().await;
+            }
+            Next::Abort | Next::Gone | Next::Request => {}
+        }
+    }
+
+    async fn linger(&mut self) {
+        self.alarm.set_after(LINGER);
+        let mut left = LINGER_BYTES;
+        poll_fn(|context| {
+            loop {
+                let pending = self.wire.input().len();
+                self.wire.consume(pending);
+                match self.poll_discard(context) {
+                    Poll::Ready(Ok(count @ 1..)) if count < left => left -= count,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.alarm.poll(context),
+                }
+            }
+        })
+        .await;
+    }
+
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.wire.poll_fill(context, SMALL, SMALL)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.answering {
+            // A failure leaves an ordinary close, which is all that can be done.
+            let _ = SockRef::from(&self.wire.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// How a body goes on to a client: the client may not know chunks, and needs to tell an end from a break.
+pub(super) fn framing_for(request: &RequestHead, framing: Framing) -> Framing {
+    match (request.version, framing) {
+        (Version::Http10, Framing::Chunked) => Framing::UntilClose,
+        (Version::Http11, Framing::UntilClose) => Framing::Chunked,
+        (_, framing) => framing,
+    }
+}

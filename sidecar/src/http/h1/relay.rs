@@ -1,0 +1,161 @@
+//! The answer of a backend on its way to the client, with what is left of the request's body on its way up.
+
+use std::{
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::copy_bidirectional;
+
+use super::{
+    attempt::Upload,
+    client::{Client, Next, framing_for},
+    pump::{Pump, PumpError, Recode},
+};
+use crate::http::{
+    exchange::{Exchange, Inflight},
+    message::{Framing, RequestHead, ResponseHead},
+    thread::Thread,
+};
+
+/// Neither side takes or gives anything of a body for this time: the transfer has failed.
+const STALLED: Duration = Duration::from_secs(300);
+
+pub(super) async fn relay(
+    thread: &Rc<Thread>,
+    client: &mut Client,
+    mut upload: Upload,
+    mut exchange: Exchange,
+    inflight: Inflight,
+    request: &RequestHead,
+    response: &ResponseHead,
+) -> Next {
+    exchange.answered(response.status);
+    let framing = framing_for(request, response.framing);
+    let recode = match (response.framing, framing) {
+        (from, to) if from == to => Recode::Keep,
+        (_, Framing::Chunked) => Recode::IntoChunks,
+        _ => Recode::OutOfChunks,
+    };
+    let switched = response.status == 101;
+    let close = !switched
+        && (!request.keep_alive
+            || framing == Framing::UntilClose
+            || upload.is_gated()
+            || thread.is_draining());
+    response.write(client.wire.output.bytes(), request, framing, close);
+    if switched {
+        return tunnel(client, exchange).await;
+    }
+    let mut download = Pump::new(response.framing, recode);
+    client.answering(true);
+    let received = receive(client, &mut upload, &mut download, &mut exchange).await;
+    exchange.count(&upload, download.received());
+    match received {
+        Ok(()) => {}
+        Err(PumpError::Sink(_)) => return Next::Gone,
+        Err(error) => {
+            let address = exchange.address();
+            tracing::debug!(%address, %error, "a backend's answer broke off");
+            return Next::Abort;
+        }
+    }
+    // Before the client can know, so that its next request finds the connection, and the backend with one request less.
+    inflight.finish();
+    let taken = upload.is_complete();
+    exchange.finish(taken && response.keep_alive && !download.has_surplus());
+    if send_rest(client, &mut download).await.is_err() {
+        return Next::Gone;
+    }
+    client.answering(false);
+    match (taken, close) {
+        (true, false) => Next::Request,
+        (true, true) => Next::Close,
+        (false, _) => Next::Linger,
+    }
+}
+
+/// Moves both bodies until the answer has been received to its end.
+async fn receive(
+    client: &mut Client,
+    upload: &mut Upload,
+    download: &mut Pump,
+    exchange: &mut Exchange,
+) -> Result<(), PumpError> {
+    let mut progress = None;
+    poll_fn(|context| {
+        if !upload.is_complete()
+            && !upload.is_gated()
+            && let Poll::Ready(Err(_)) = upload.poll(context, &mut client.wire, &mut exchange.connection.wire)
+        {
+            // Whether the client still wants its answer shows when that is written.
+            upload.stop();
+        }
+        if let Poll::Ready(done) = download.poll(context, &mut exchange.connection.wire, &mut client.wire) {
+            return Poll::Ready(done);
+        }
+        ready!(client.poll_stalled(context, &mut progress, download.moved() + upload.bytes()));
+        Poll::Ready(Err(PumpError::Source(stalled())))
+    })
+    .await
+}
+
+/// Sends what the backend is no longer needed for.
+async fn send_rest(client: &mut Client, download: &mut Pump) -> io::Result<()> {
+    let mut progress = None;
+    poll_fn(|context| {
+        if let Poll::Ready(done) = download.poll_rest(context, &mut client.wire) {
+            return Poll::Ready(done);
+        }
+        client.poll_stalled(context, &mut progress, download.moved()).map(|()| Err(stalled()))
+    })
+    .await
+}
+
+fn stalled() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {} s", STALLED.as_secs()))
+}
+
+impl Client {
+    /// Ready when nothing has moved for [`STALLED`]. `progress` is what had moved when the alarm was set.
+    fn poll_stalled(
+        &mut self,
+        context: &mut Context<'_>,
+        progress: &mut Option<u64>,
+        moved: u64,
+    ) -> Poll<()> {
+        loop {
+            if progress.is_none() {
+                *progress = Some(moved);
+                self.alarm.set_after(STALLED);
+            }
+            ready!(self.alarm.poll(context));
+            if *progress == Some(moved) {
+                return Poll::Ready(());
+            }
+            *progress = None;
+        }
+    }
+}
+
+/// After `101 Switching Protocols`: bytes both ways until one side ends.
+async fn tunnel(client: &mut Client, mut exchange: Exchange) -> Next {
+    let backend = &mut exchange.connection.wire;
+    let begun = poll_fn(|context| {
+        backend.hand_over(&mut client.wire);
+        client.wire.hand_over(backend);
+        ready!(client.wire.poll_send(context, &[]))?;
+        backend.poll_send(context, &[]).map_ok(drop)
+    });
+    let copied = match begun.await {
+        Ok(()) => copy_bidirectional(&mut client.wire.stream, &mut backend.stream).await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = copied {
+        tracing::debug!(%error, "an upgraded connection ended");
+    }
+    Next::Gone
+}
