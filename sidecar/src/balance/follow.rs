@@ -262,10 +262,7 @@ mod tests {
     use crate::balance::Endpoint;
 
     fn set(addresses: &[Address]) -> Arc<BackendSet> {
-        let endpoints = addresses
-            .iter()
-            .map(|address| Endpoint { address: address.clone(), terminating: false })
-            .collect();
+        let endpoints = addresses.iter().map(|address| Endpoint::at(address.clone())).collect();
         Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
     }
 

@@ -75,7 +75,7 @@ async fn the_next_site_takes_over_when_the_first_has_nothing_live() {
 async fn a_terminating_backend_serves_only_while_there_is_no_other() {
     let (old, new) = (Backend::named("old").await, Backend::named("new").await);
     let sidecar = Sidecar::start(&[]).await;
-    let endpoint = |backend: &Backend, terminating| Endpoint { address: backend.address.into(), terminating };
+    let endpoint = |backend: &Backend, terminating| Endpoint { terminating, ..Endpoint::at(backend.address) };
     let set = |endpoints| BackendSet { endpoints, unavailable: Vec::new(), answered: true };
     sidecar.sites[0].send(set(vec![endpoint(&old, true)]));
     sidecar.ready().await;

@@ -73,8 +73,7 @@ impl Site {
 }
 
 fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
-    let mut endpoints: Vec<_> =
-        backends.iter().map(|&address| Endpoint { address: address.into(), terminating: false }).collect();
+    let mut endpoints: Vec<_> = backends.iter().map(|&address| Endpoint::at(address)).collect();
     endpoints.sort();
     Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
 }
