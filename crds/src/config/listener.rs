@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, HealthCheck};
+use super::{Backend, BackendTls, HealthCheck, ListenerTls};
 
 pub const MAX_LISTENERS: u32 = 16;
 pub const MAX_SITES: u32 = 8;
@@ -25,6 +25,10 @@ pub struct HttpListener {
     /// Port to listen on.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
+
+    /// Makes this an HTTPS listener. Without it requests come in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 
     /// Sites in failover order: the first one with a live backend takes all traffic.
     #[schemars(length(min = 1, max = MAX_SITES))]
@@ -60,6 +64,10 @@ pub struct Site {
     /// Where the site's backends come from; all sources together make one backend set.
     #[schemars(length(min = 1, max = 16))]
     pub backends: Vec<Backend>,
+
+    /// Requests and checks go to the backends within TLS. Without it they go in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
 pub(crate) fn default_address() -> IpAddr {

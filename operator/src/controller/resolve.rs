@@ -72,12 +72,14 @@ impl Resolver<'_> {
             name: listener.name.clone(),
             address: listener.address,
             port: listener.port,
+            tls: None,
             sites: listener
                 .sites
                 .iter()
                 .map(|site| Site {
                     name: site.name.clone(),
                     backends: site.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
+                    tls: None,
                 })
                 .collect(),
             health: listener.health.clone(),

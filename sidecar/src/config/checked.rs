@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crds::config::{BackendSource, HttpListener, PolicyReference, SidecarConfig};
+use crds::config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig};
 
 /// A configuration without errors. Only [`load`](super::load) makes one.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,7 @@ pub struct CheckedListener {
 pub struct CheckedSite {
     name: String,
     sources: Vec<BackendSource>,
+    tls: Option<BackendTls>,
 }
 
 impl Checked {
@@ -35,6 +36,7 @@ impl Checked {
                 .iter()
                 .map(|site| CheckedSite {
                     name: site.name.clone(),
+                    tls: site.tls.clone(),
                     sources: site.backends.iter().filter_map(crds::config::Backend::source).collect(),
                 })
                 .collect(),
@@ -91,5 +93,9 @@ impl CheckedSite {
 
     pub fn sources(&self) -> &[BackendSource] {
         &self.sources
+    }
+
+    pub fn tls(&self) -> Option<&BackendTls> {
+        self.tls.as_ref()
     }
 }

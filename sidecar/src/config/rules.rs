@@ -86,7 +86,7 @@ fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
 
 fn sites(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
     let mut names = HashMap::new();
-    for (index, Site { name, backends }) in listener.sites.iter().enumerate() {
+    for (index, Site { name, backends, .. }) in listener.sites.iter().enumerate() {
         let path = format!("{path}.sites[{index}]");
         unique(name, &path, "site", &mut names, problems);
         for (index, backend) in backends.iter().enumerate() {

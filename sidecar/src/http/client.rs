@@ -15,9 +15,10 @@ use std::{
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Sleep, sleep},
 };
+
+use crate::net::Stream;
 
 /// How often a connection is looked at. A head has one to two of these to arrive.
 pub(super) const WATCH: Duration = Duration::from_secs(15);
@@ -112,7 +113,7 @@ impl Watch {
 
 /// The client's socket: counts what is read, and resets the connection where it must not end cleanly.
 pub(super) struct ClientIo {
-    stream: TcpStream,
+    stream: Stream,
     client: Arc<Client>,
     linger: Option<Linger>,
 }
@@ -124,7 +125,7 @@ struct Linger {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, client: Arc<Client>) -> Self {
+    pub(super) fn new(stream: Stream, client: Arc<Client>) -> Self {
         Self { stream, client, linger: None }
     }
 }
@@ -141,7 +142,7 @@ impl Drop for ClientIo {
 
 impl Linger {
     /// Reads and forgets, until the client has ended too or has had enough.
-    fn poll(&mut self, stream: &mut TcpStream, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<()> {
         let mut block = [0; 16 * 1024];
         while self.left > 0 && self.timer.as_mut().poll(context).is_pending() {
             let mut buffer = ReadBuf::new(&mut block);

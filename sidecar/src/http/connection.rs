@@ -17,7 +17,7 @@ use super::{
     forward::forward,
     thread::{Phase, Thread},
 };
-use crate::net::Accepted;
+use crate::net::{Accepted, Socket, Stream};
 
 /// Request heads beyond this are answered with 431.
 const MAX_HEAD: usize = 64 * 1024;
@@ -30,9 +30,15 @@ pub(super) type Tunnel = Rc<RefCell<Option<LocalBoxFuture<'static, ()>>>>;
 
 pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted, mut phase: watch::Receiver<Phase>) {
     let Accepted { stream, slot } = accepted;
-    let stream = match TcpStream::from_std(stream) {
+    let opened = match (TcpStream::from_std(stream).map(Socket::Tcp), thread.tls()) {
+        (Ok(socket), Some(tls)) => tls.accept(socket).await,
+        (socket, _) => socket.map(Stream::from),
+    };
+    let stream = match opened {
         Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection could not be served"),
+        Err(error) => {
+            return tracing::debug!(listener = %thread.listener, %error, "a connection could not be served");
+        }
     };
     let client = Arc::<Client>::default();
     let tunnel = Tunnel::default();

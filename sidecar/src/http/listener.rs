@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use crds::config::HttpListener;
 use tokio::{
     sync::{mpsc, watch},
@@ -18,11 +19,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Metrics,
     metrics::{Counters, ListenerMetrics, ThreadCounters},
-    thread::{Phase, Share, Thread},
+    thread::{Phase, Share, Thread, Tls},
 };
 use crate::{
     balance::{Balancer, RetryBudget, SiteInput},
-    net::{Acceptor, Workers, bind},
+    net::{
+        Acceptor, Workers, bind,
+        tls::{Server, TlsError},
+    },
 };
 
 /// Why a listener could not be opened.
@@ -32,6 +36,8 @@ pub enum OpenError {
         "listener {listener} cannot listen on {address}: {source}; choose another port, or stop what uses it"
     )]
     Bind { listener: String, address: SocketAddr, source: io::Error },
+    #[error("listener {listener}: {place}: {source}")]
+    Tls { listener: String, place: String, source: TlsError },
 }
 
 /// An open listener. Dropping it closes it and all its connections at once; [`Listener::drain`] lets requests finish.
@@ -40,6 +46,7 @@ pub struct Listener {
     balancer: Balancer<Counters>,
     metrics: Arc<ListenerMetrics>,
     phase: watch::Sender<Phase>,
+    tls: Tls,
     stop: CancellationToken,
     acceptor: AbortOnDropHandle<()>,
     /// Ends when all threads have no connection left.
@@ -50,6 +57,7 @@ impl Listener {
     /// Binds and starts to serve. Must be called within the control runtime, which also runs the checks.
     pub fn open(
         config: &HttpListener,
+        tls: Option<Arc<Server>>,
         sites: Vec<SiteInput>,
         workers: &Workers,
         metrics: Arc<Metrics>,
@@ -74,6 +82,7 @@ impl Listener {
         let name: Arc<str> = config.name.as_str().into();
         let budget = Arc::new(RetryBudget::new(Instant::now()));
         let phase = watch::Sender::new(Phase::Serving);
+        let tls = Arc::new(ArcSwapOption::new(tls));
         let (sender, done) = mpsc::channel(1);
         for ((worker, queue), counters) in workers.iter().zip(queues).zip(&shown.threads) {
             let share = Share {
@@ -84,13 +93,14 @@ impl Listener {
                 budget: Arc::clone(&budget),
                 counters: Arc::clone(counters),
                 done: sender.clone(),
+                tls: Arc::clone(&tls),
             };
             worker.run(move || drop(spawn_local(Thread::run(share))));
         }
         let stop = CancellationToken::new();
         let acceptor = AbortOnDropHandle::new(tokio::spawn(acceptor.run(stop.clone())));
         tracing::info!(listener = %name, %address, "listening");
-        Ok(Self { address, balancer, metrics: shown, phase, stop, acceptor, done })
+        Ok(Self { address, balancer, metrics: shown, phase, tls, stop, acceptor, done })
     }
 
     pub fn name(&self) -> &str {
@@ -102,8 +112,10 @@ impl Listener {
         self.address
     }
 
-    /// Other sites or checks from now on; name, address and port stay. Backends that stay keep their health and counters.
-    pub fn update(&self, config: &HttpListener, sites: Vec<SiteInput>) {
+    /// Other sites, checks or TLS from now on; name, address and port stay. Backends that stay keep their health and counters,
+    /// and connections what they were opened with.
+    pub fn update(&self, config: &HttpListener, tls: Option<Arc<Server>>, sites: Vec<SiteInput>) {
+        self.tls.store(tls);
         self.balancer.update(&config.health, sites);
     }
 

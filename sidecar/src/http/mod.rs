@@ -20,6 +20,9 @@ mod thread;
 mod tries;
 mod upgrade;
 
+/// Protocols spoken within TLS, on both sides.
+pub const ALPN: &[&[u8]] = &[b"http/1.1"];
+
 pub use listener::{Listener, OpenError};
 pub use metrics::Metrics;
 

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{body::RequestBody, metrics::Counters};
+use super::{ALPN, body::RequestBody, metrics::Counters};
 use crate::{balance::Backend, net};
 
 /// Below the keep-alive of common servers (5 s with Node.js, uvicorn and Apache), which would close the connection just as
@@ -64,7 +64,8 @@ impl Pool {
 
     /// Opens a connection, and tells everyone if the backend cannot be reached.
     pub(super) async fn connect(&self) -> io::Result<Connection> {
-        let opened = match net::connect(&self.backend.address, CONNECT).await {
+        let opened = match net::connect(&self.backend.address, self.backend.tls.as_ref(), ALPN, CONNECT).await
+        {
             Ok(stream) => http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other),
             Err(error) => Err(error),
         };
@@ -113,11 +114,19 @@ impl Idle {
 /// Whether the error is about the backend, and not about this process, which may have run out of descriptors or ports.
 fn is_of_backend(error: &io::Error) -> bool {
     use io::ErrorKind::{
-        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
+        ConnectionRefused, ConnectionReset, HostUnreachable, InvalidData, NetworkUnreachable, NotFound,
+        TimedOut, UnexpectedEof,
     };
-    // A Unix socket that is not there is NotFound.
+    // A Unix socket that is not there is NotFound; a handshake that fails is InvalidData or UnexpectedEof.
     matches!(
         error.kind(),
-        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | NotFound | TimedOut
+        ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | InvalidData
+            | NetworkUnreachable
+            | NotFound
+            | TimedOut
+            | UnexpectedEof
     )
 }

@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Stream;
+use super::{Socket as Connected, Stream, tls::Peer};
 
 /// The kernel cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 65_535;
@@ -38,12 +38,22 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Connects to a backend; a host that does not answer is [`io::ErrorKind::TimedOut`].
-pub async fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+/// Connects to a backend, within TLS if it is met so; one that does not answer is [`io::ErrorKind::TimedOut`]. `alpn` are the
+/// protocols that the caller speaks, the best one first.
+pub async fn connect(
+    address: &Address,
+    tls: Option<&Peer>,
+    alpn: &[&[u8]],
+    limit: Duration,
+) -> io::Result<Stream> {
     let connected = async {
-        match address {
-            Address::Ip(address) => tcp(*address).await.map(Stream::from),
-            Address::Unix(path) => unix(path).await.map(Stream::from),
+        let socket = match address {
+            Address::Ip(address) => Connected::Tcp(tcp(*address).await?),
+            Address::Unix(path) => Connected::Unix(unix(path).await?),
+        };
+        match tls {
+            Some(peer) => peer.handshake(socket, alpn).await,
+            None => Ok(socket.into()),
         }
     };
     timeout(limit, connected).await.map_err(|_| {
@@ -87,7 +97,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_refuses_at_once() {
         let address = bind("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
-        let error = connect(&address.into(), Duration::from_secs(5)).await.unwrap_err();
+        let error = connect(&address.into(), None, &[], Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 

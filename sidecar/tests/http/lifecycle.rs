@@ -130,12 +130,13 @@ async fn an_address_in_use_names_the_listener_and_the_remedy() {
         name: "minio".into(),
         address: [127, 0, 0, 1].into(),
         port: taken.local_addr().unwrap().port(),
+        tls: None,
         sites: Vec::new(),
         health: HealthCheck::default(),
     };
     let workers = Workers::start(1).unwrap();
     let metrics = Metrics::register(&mut Registry::default());
-    let error = Listener::open(&config, Vec::new(), &workers, metrics).err().unwrap().to_string();
+    let error = Listener::open(&config, None, Vec::new(), &workers, metrics).err().unwrap().to_string();
     assert!(error.starts_with("listener minio cannot listen on 127.0.0.1:"), "{error}");
     assert!(error.ends_with("choose another port, or stop what uses it"), "{error}");
 }

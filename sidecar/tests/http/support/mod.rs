@@ -68,7 +68,7 @@ impl Site {
     }
 
     pub(crate) fn input(&self) -> SiteInput {
-        SiteInput { name: self.name.clone(), backends: self.sets.subscribe() }
+        SiteInput { name: self.name.clone(), backends: self.sets.subscribe(), tls: None }
     }
 }
 
@@ -93,6 +93,7 @@ impl Sidecar {
             name: "test".into(),
             address: [127, 0, 0, 1].into(),
             port: 0,
+            tls: None,
             sites: Vec::new(),
             health: HealthCheck { interval, ..HealthCheck::default() },
         };
@@ -100,7 +101,7 @@ impl Sidecar {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let inputs = sites.iter().map(Site::input).collect();
-        let listener = Listener::open(&config, inputs, &workers, metrics).unwrap();
+        let listener = Listener::open(&config, None, inputs, &workers, metrics).unwrap();
         Self { listener, registry, sites, config, workers }
     }
 
@@ -131,7 +132,7 @@ impl Sidecar {
 
     /// Replaces the sites.
     pub(crate) fn update(&mut self, sites: Vec<Site>) {
-        self.listener.update(&self.config, sites.iter().map(Site::input).collect());
+        self.listener.update(&self.config, None, sites.iter().map(Site::input).collect());
         self.sites = sites;
     }
 
