@@ -11,7 +11,6 @@ mod tls;
 
 pub use backend::{AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend};
 pub use health::HealthCheck;
-pub(crate) use listener::default_address as default_listener_address;
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -12,6 +12,7 @@ use crds::{
     },
     names::annotations,
     policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
+    units::ListenAddress,
 };
 
 use super::{
@@ -70,7 +71,7 @@ impl Resolver<'_> {
     fn listener(&mut self, listener: &HttpListenerSpec) -> HttpListener {
         HttpListener {
             name: listener.name.clone(),
-            address: listener.address,
+            address: ListenAddress::Ip(listener.address),
             port: listener.port,
             tls: None,
             sites: listener

@@ -1,8 +1,11 @@
 //! A configuration that was checked: nothing below has to ask again whether a value makes sense.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use crds::config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig};
+use crds::{
+    config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig},
+    units::Address,
+};
 
 /// A configuration without errors. Only [`load`](super::load) makes one.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +76,7 @@ impl CheckedListener {
         &self.listener.name
     }
 
-    pub fn socket_address(&self) -> SocketAddr {
+    pub fn socket_address(&self) -> Address {
         self.listener.socket_address()
     }
 

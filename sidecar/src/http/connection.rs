@@ -7,7 +7,6 @@ use http::{HeaderValue, header};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep},
 };
@@ -17,7 +16,7 @@ use super::{
     forward::forward,
     thread::{Phase, Thread},
 };
-use crate::net::{Accepted, Socket, Stream};
+use crate::net::Accepted;
 
 /// Request heads beyond this are answered with 431.
 const MAX_HEAD: usize = 64 * 1024;
@@ -29,13 +28,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) type Tunnel = Rc<RefCell<Option<LocalBoxFuture<'static, ()>>>>;
 
 pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted, mut phase: watch::Receiver<Phase>) {
-    let Accepted { stream, slot } = accepted;
-    let opened = match (TcpStream::from_std(stream).map(Socket::Tcp), thread.tls()) {
-        (Ok(socket), Some(tls)) => tls.accept(socket).await,
-        (socket, _) => socket.map(Stream::from),
-    };
-    let stream = match opened {
-        Ok(stream) => stream,
+    let (stream, slot) = match accepted.open(thread.tls().as_deref()).await {
+        Ok(opened) => opened,
         Err(error) => {
             return tracing::debug!(listener = %thread.listener, %error, "a connection could not be served");
         }

@@ -2,13 +2,12 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
-use crds::config::HttpListener;
+use crds::{config::HttpListener, units::Address};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_local,
@@ -33,16 +32,24 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "listener {listener} cannot listen on {address}: {source}; choose another port, or stop what uses it"
+        "listener {listener} cannot listen on {address}: {source}; {}", remedy(.address, .source)
     )]
-    Bind { listener: String, address: SocketAddr, source: io::Error },
+    Bind { listener: String, address: Address, source: io::Error },
     #[error("listener {listener}: {place}: {source}")]
     Tls { listener: String, place: String, source: TlsError },
 }
 
+fn remedy(address: &Address, error: &io::Error) -> &'static str {
+    match (address, error.kind()) {
+        (Address::Ip(_), _) => "choose another port, or stop what uses it",
+        (Address::Unix(_), io::ErrorKind::AddrInUse) => "choose another path, or stop what uses it",
+        (Address::Unix(_), _) => "create its directory, writable for this process",
+    }
+}
+
 /// An open listener. Dropping it closes it and all its connections at once; [`Listener::drain`] lets requests finish.
 pub struct Listener {
-    address: SocketAddr,
+    address: Address,
     balancer: Balancer<Counters>,
     metrics: Arc<ListenerMetrics>,
     phase: watch::Sender<Phase>,
@@ -67,8 +74,8 @@ impl Listener {
             address: config.socket_address(),
             source,
         };
-        let socket = bind(config.socket_address()).map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
+        let socket = bind(&config.socket_address()).map_err(failed)?;
+        let address = socket.address().map_err(failed)?;
         let (acceptor, queues) = Acceptor::new(socket, workers).map_err(failed)?;
         let workers = workers.handles();
         let balancer = Balancer::start(&config.name, &config.health, sites);
@@ -108,8 +115,8 @@ impl Listener {
     }
 
     /// The address that it listens on; the port is the real one where 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Other sites, checks or TLS from now on; name, address and port stay. Backends that stay keep their health and counters,

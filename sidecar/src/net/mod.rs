@@ -5,10 +5,11 @@ mod limits;
 mod listen;
 mod stream;
 pub mod tls;
+mod unix;
 mod workers;
 
 pub use accept::{Accepted, Acceptor};
 pub use limits::raise as raise_descriptor_limit;
-pub use listen::{bind, connect};
+pub use listen::{Listening, bind, connect};
 pub use stream::{Socket, Stream};
 pub use workers::{Worker, Workers};

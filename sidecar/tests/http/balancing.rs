@@ -93,7 +93,7 @@ async fn changes_under_load_drop_no_request() {
     let addresses = backends.each_ref().map(|backend| backend.address);
     let mut sidecar = Sidecar::start(&addresses).await;
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let address = sidecar.listener.address();
+    let address = sidecar.address();
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
@@ -152,7 +152,7 @@ async fn backends_that_vanish_under_load_fail_no_get() {
     let all: Vec<_> = dying.iter().chain([&stays]).map(|backend| backend.address).collect();
     let sidecar = Sidecar::start(&all).await;
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let address = sidecar.listener.address();
+    let address = sidecar.address();
     let clients: Vec<_> = (0..16)
         .map(|_| {
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));

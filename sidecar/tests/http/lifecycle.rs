@@ -47,7 +47,7 @@ async fn waiting() -> (Backend, Arc<Notify>) {
 async fn a_drain_finishes_what_was_begun_and_takes_nothing_new() {
     let (backend, go) = waiting().await;
     let sidecar = Sidecar::start(&[backend.address]).await;
-    let address = sidecar.listener.address();
+    let address = sidecar.address();
     let (mut busy, mut idle) = (sidecar.client().await, sidecar.client().await);
     idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     go.notify_one();
@@ -200,7 +200,7 @@ async fn a_backend_that_does_not_read_stops_the_client() {
     })
     .await;
     let sidecar = Sidecar::start(&[backend.address]).await;
-    let mut stream = TcpStream::connect(sidecar.listener.address()).await.unwrap();
+    let mut stream = TcpStream::connect(sidecar.address()).await.unwrap();
     stream
         .write_all(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes())
         .await

@@ -136,8 +136,12 @@ impl Sidecar {
         self.sites = sites;
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.address().ip().unwrap()
+    }
+
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(self.listener.address()).await
+        Client::connect(self.address()).await
     }
 
     /// GET on a connection of its own.
