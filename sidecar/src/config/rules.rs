@@ -6,7 +6,7 @@ use std::{
 };
 
 use crds::{
-    config::{Backend, HealthCheck, HttpListener, Site},
+    config::{Backend, HealthCheck, HttpListener, ListenerTls, Site},
     units::{Address, ListenAddress},
 };
 
@@ -31,6 +31,9 @@ pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> V
                 format!("{} is taken by the listener {:?}", listener.socket_address(), earlier.name),
                 format!("give each listener its own {own}"),
             ));
+        }
+        if let Some(tls) = &listener.tls {
+            listener_tls(tls, &format!("{path}.tls"), &mut problems);
         }
         health(&listener.health, &path, &mut problems);
         sites(listener, &path, &mut problems);
@@ -82,6 +85,22 @@ fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mu
             "choose another port",
         ));
     }
+}
+
+fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
+    if tls.certificate().is_some() {
+        return;
+    }
+    let pair = "write certificateFile and keyFile";
+    let (message, remedy) = match (&tls.certificate_file, &tls.key_file, &tls.self_signed) {
+        (None, None, None) => ("it says not which certificate to serve", format!("{pair}, or selfSigned")),
+        (_, _, Some(_)) => {
+            ("a self-signed certificate has no files", "remove them, or selfSigned".to_owned())
+        }
+        (Some(_), _, None) => ("the key of the certificate is missing", format!("{pair} both")),
+        (None, Some(_), None) => ("the certificate of the key is missing", format!("{pair} both")),
+    };
+    problems.push(Problem::at(path, message, remedy));
 }
 
 fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {

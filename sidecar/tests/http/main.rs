@@ -7,3 +7,6 @@ mod failures;
 mod forwarding;
 mod lifecycle;
 mod support;
+mod tls;
+mod tls_files;
+mod unix;

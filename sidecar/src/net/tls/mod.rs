@@ -14,9 +14,6 @@ mod server;
 mod store;
 mod trust;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::{Arc, LazyLock};
 
 pub use client::{Client, Peer};
