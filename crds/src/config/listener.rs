@@ -1,11 +1,10 @@
 //! HTTP listeners and their sites.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, HealthCheck};
+use super::{Backend, BackendTls, HealthCheck, ListenerTls};
+use crate::units::{Address, ListenAddress};
 
 pub const MAX_LISTENERS: u32 = 16;
 pub const MAX_SITES: u32 = 8;
@@ -18,13 +17,19 @@ pub struct HttpListener {
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 
-    /// Address to listen on. 127.0.0.1 serves the application alone.
+    /// Address to listen on: 127.0.0.1, which is the default, serves the application alone; unix:/path is a Unix socket, that
+    /// whoever can reach its directory may use.
     #[serde(default = "default_address")]
-    pub address: IpAddr,
+    pub address: ListenAddress,
 
-    /// Port to listen on.
+    /// Port to listen on; a Unix socket has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
+
+    /// Makes this an HTTPS listener. Without it requests come in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 
     /// Sites in failover order: the first one with a live backend takes all traffic.
     #[schemars(length(min = 1, max = MAX_SITES))]
@@ -36,16 +41,21 @@ pub struct HttpListener {
 }
 
 impl HttpListener {
-    pub fn socket_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
+    pub fn socket_address(&self) -> Address {
+        match &self.address {
+            ListenAddress::Ip(ip) => (*ip, self.port).into(),
+            ListenAddress::Unix(path) => Address::Unix(path.clone()),
+        }
     }
 
-    /// Whether the two cannot be open at once: same port, and one address covers the other.
+    /// Whether the two cannot be open at once: same port and one address covers the other, or the same Unix socket.
     pub fn collides_with(&self, other: &Self) -> bool {
-        self.port == other.port
-            && (self.address == other.address
-                || self.address.is_unspecified()
-                || other.address.is_unspecified())
+        match (self.address.ip(), other.address.ip()) {
+            (Some(a), Some(b)) => {
+                self.port == other.port && (a == b || a.is_unspecified() || b.is_unspecified())
+            }
+            _ => self.address == other.address,
+        }
     }
 }
 
@@ -60,8 +70,16 @@ pub struct Site {
     /// Where the site's backends come from; all sources together make one backend set.
     #[schemars(length(min = 1, max = 16))]
     pub backends: Vec<Backend>,
+
+    /// Requests and checks go to the backends within TLS. Without it they go in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
-pub(crate) fn default_address() -> IpAddr {
-    IpAddr::V4(Ipv4Addr::LOCALHOST)
+fn default_address() -> ListenAddress {
+    ListenAddress::LOOPBACK
+}
+
+fn is_zero(port: &u16) -> bool {
+    *port == 0
 }

@@ -7,13 +7,17 @@
 mod backend;
 mod health;
 mod listener;
+mod tls;
 
 pub use backend::{AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend};
 pub use health::HealthCheck;
-pub(crate) use listener::default_address as default_listener_address;
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use tls::{
+    BackendTls, ClientCa, ClientCaMode, KeyPairFiles, ListenerCertificate, ListenerTls,
+    MAX_SELF_SIGNED_HOSTS, SelfSigned,
+};
 
 use crate::units::Duration;
 

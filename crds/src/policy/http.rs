@@ -1,6 +1,10 @@
 //! HTTP listeners as users write them in a policy. The operator resolves them into [`config`](crate::config).
 
-use std::{borrow::Cow, fmt, net::IpAddr};
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -23,7 +27,7 @@ pub struct HttpListenerSpec {
     pub name: String,
 
     /// Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod.
-    #[serde(default = "crate::config::default_listener_address")]
+    #[serde(default = "default_address")]
     #[schemars(schema_with = "listen_address")]
     pub address: IpAddr,
 
@@ -139,6 +143,10 @@ impl JsonSchema for ServicePort {
             "description": "Port of the Service, by number or by name, as its clients would use it.",
         })
     }
+}
+
+fn default_address() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
 fn listen_address(_: &mut SchemaGenerator) -> Schema {

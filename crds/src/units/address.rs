@@ -16,7 +16,7 @@ use super::UnitError;
 /// What the kernel takes: `sun_path` less its terminating zero.
 pub const MAX_SOCKET_PATH: usize = 107;
 
-const UNIX: &str = "unix:";
+pub(super) const UNIX: &str = "unix:";
 
 /// The address of one backend. Cheap to clone: a copy, or one count more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

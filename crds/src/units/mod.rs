@@ -5,12 +5,14 @@ mod address;
 mod addresses;
 mod duration;
 mod host;
+mod listen;
 mod quantity;
 
 pub use address::{Address, MAX_SOCKET_PATH};
 pub use addresses::{AddressPattern, MAX_ADDRESSES};
 pub use duration::Duration;
 pub use host::DnsName;
+pub use listen::ListenAddress;
 pub use quantity::Quantity;
 
 /// Why a text is not a value of its unit. The message names the text and says what would be right.

@@ -12,6 +12,7 @@ use crds::{
     },
     names::annotations,
     policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
+    units::ListenAddress,
 };
 
 use super::{
@@ -70,14 +71,16 @@ impl Resolver<'_> {
     fn listener(&mut self, listener: &HttpListenerSpec) -> HttpListener {
         HttpListener {
             name: listener.name.clone(),
-            address: listener.address,
+            address: ListenAddress::Ip(listener.address),
             port: listener.port,
+            tls: None,
             sites: listener
                 .sites
                 .iter()
                 .map(|site| Site {
                     name: site.name.clone(),
                     backends: site.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
+                    tls: None,
                 })
                 .collect(),
             health: listener.health.clone(),

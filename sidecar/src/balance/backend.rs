@@ -8,7 +8,8 @@ use std::sync::{
 use crds::units::Address;
 use tokio::sync::Notify;
 
-use super::Condition;
+use super::{Condition, Endpoint};
+use crate::net::tls::{Client, Peer};
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -18,6 +19,8 @@ pub struct Backend<D> {
     pub id: u64,
     pub site: Arc<str>,
     pub address: Address,
+    /// How it is met within TLS; `None` in plain text.
+    pub tls: Option<Peer>,
     pub detail: D,
     outstanding: AtomicUsize,
     /// A connect failed since the last good check.
@@ -28,10 +31,17 @@ pub struct Backend<D> {
 
 impl<D: Default> Backend<D> {
     pub fn new(site: Arc<str>, address: Address) -> Self {
+        Self::within(site, &Endpoint::at(address), None)
+    }
+
+    /// A backend that is met within TLS, if there is a client.
+    pub fn within(site: Arc<str>, endpoint: &Endpoint, tls: Option<&Arc<Client>>) -> Self {
+        let peer = |client| Peer::new(Arc::clone(client), &endpoint.address, endpoint.host.as_deref());
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             site,
-            address,
+            address: endpoint.address.clone(),
+            tls: tls.map(peer),
             detail: D::default(),
             outstanding: AtomicUsize::new(0),
             suspect: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 //! no request of a running listener finds a set that nobody has looked up yet.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -16,10 +16,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Backend, BackendSet, Condition, Route,
+    Backend, BackendSet, Condition, Endpoint, Route,
     check::{self, Report, Schedule},
     route::{Member, SiteState},
 };
+use crate::net::tls::Client;
 
 /// Reports of checks that wait to be read; beyond it checks wait.
 const REPORTS: usize = 64;
@@ -31,6 +32,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SiteInput {
     pub name: String,
     pub backends: watch::Receiver<Arc<BackendSet>>,
+    /// Requests and checks go within TLS; `None` in plain text.
+    pub tls: Option<Arc<Client>>,
 }
 
 /// Follows the sets of some sites and checks their backends, until it is dropped.
@@ -87,7 +90,7 @@ impl<D> Balancer<D> {
 struct Follower<D> {
     listener: String,
     plan: Plan,
-    entries: HashMap<(String, Address), Entry<D>>,
+    entries: HashMap<Key, Entry<D>>,
     reports: mpsc::Sender<Report>,
     /// Whether the last route had a live backend; none before the first that could.
     live: Option<bool>,
@@ -95,11 +98,28 @@ struct Follower<D> {
     answered: watch::Sender<bool>,
 }
 
+/// What makes a backend the same: another name, or other settings of TLS, and nothing of it can be kept.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    site: Arc<str>,
+    address: Address,
+    host: Option<Arc<str>>,
+    tls: Option<Arc<Client>>,
+}
+
 struct Entry<D> {
     backend: Arc<Backend<D>>,
     condition: Condition,
     failure: Option<String>,
     _check: AbortOnDropHandle<()>,
+}
+
+impl Key {
+    fn new(site: &Arc<str>, endpoint: &Endpoint, tls: Option<&Arc<Client>>) -> Self {
+        // A name makes no difference to those who do not ask for it.
+        let host = endpoint.host.clone().filter(|_| tls.is_some());
+        Self { site: Arc::clone(site), address: endpoint.address.clone(), host, tls: tls.cloned() }
+    }
 }
 
 impl<D: Default + Send + Sync + 'static> Follower<D> {
@@ -163,13 +183,14 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         let sets: Vec<_> =
             self.plan.sites.iter_mut().map(|site| site.backends.borrow_and_update().clone()).collect();
         let sites: Vec<_> = self.plan.sites.clone();
-        let mut wanted = BTreeSet::new();
+        let mut wanted = HashSet::new();
         let mut states = Vec::with_capacity(sites.len());
         for (site, set) in sites.iter().zip(sets) {
             let name: Arc<str> = site.name.as_str().into();
             let members = set.endpoints.iter().map(|endpoint| {
-                wanted.insert((site.name.clone(), endpoint.address.clone()));
-                let entry = self.entry(&name, &endpoint.address);
+                let key = Key::new(&name, endpoint, site.tls.as_ref());
+                wanted.insert(key.clone());
+                let entry = self.entry(key, endpoint);
                 Member {
                     backend: Arc::clone(&entry.backend),
                     condition: entry.condition,
@@ -188,10 +209,11 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         self.answered.send_if_modified(|before| !std::mem::replace(before, *before || answered) && answered);
     }
 
-    fn entry(&mut self, site: &Arc<str>, address: &Address) -> &Entry<D> {
+    fn entry(&mut self, key: Key, endpoint: &Endpoint) -> &Entry<D> {
         let (schedule, reports) = (&self.plan.schedule, &self.reports);
-        self.entries.entry((site.to_string(), address.clone())).or_insert_with(|| {
-            let backend = Arc::new(Backend::new(Arc::clone(site), address.clone()));
+        let (site, tls) = (Arc::clone(&key.site), key.tls.clone());
+        self.entries.entry(key).or_insert_with(|| {
+            let backend = Arc::new(Backend::within(site, endpoint, tls.as_ref()));
             let check = start_check(&backend, schedule, reports);
             Entry { backend, condition: Condition::Unknown, failure: None, _check: check }
         })
@@ -220,8 +242,9 @@ fn start_check<D: Send + Sync + 'static>(
 ) -> AbortOnDropHandle<()> {
     let (backend, schedule, reports) = (Arc::clone(backend), schedule.clone(), reports.clone());
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let (probe, address, timeout) = (schedule.probe.clone(), backend.address.clone(), schedule.timeout);
-        check::run(backend, schedule, || probe.check(&address, timeout), reports).await;
+        let (probe, checked, timeout) = (schedule.probe.clone(), backend.clone(), schedule.timeout);
+        let check = || probe.check(&checked.address, checked.tls.as_ref(), timeout);
+        check::run(backend, schedule, check, reports).await;
     }))
 }
 
@@ -259,13 +282,9 @@ mod tests {
     use tokio::{net::TcpListener, time::timeout};
 
     use super::*;
-    use crate::balance::Endpoint;
 
     fn set(addresses: &[Address]) -> Arc<BackendSet> {
-        let endpoints = addresses
-            .iter()
-            .map(|address| Endpoint { address: address.clone(), terminating: false })
-            .collect();
+        let endpoints = addresses.iter().map(|address| Endpoint::at(address.clone())).collect();
         Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
     }
 
@@ -282,7 +301,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (a, b) = (Address::from(server.local_addr().unwrap()), "127.0.0.1:1".parse().unwrap());
         let (sets, backends) = watch::channel(set(&[a.clone()]));
-        let input = SiteInput { name: "one".into(), backends };
+        let input = SiteInput { name: "one".into(), backends, tls: None };
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), vec![input.clone()]);
         let mut route = balancer.route();
         let first = until(&mut route, |route| route.backends.len() == 1).await;
@@ -291,7 +310,7 @@ mod tests {
         let (_gone, other) = watch::channel(set(&[a]));
         balancer.update(
             &HealthCheck { path: Some("/x".into()), ..HealthCheck::default() },
-            vec![SiteInput { name: "zero".into(), backends: other }, input],
+            vec![SiteInput { name: "zero".into(), backends: other, tls: None }, input],
         );
         let third = until(&mut route, |route| route.backends.len() == 3).await;
         let ids = |route: &Route<()>| route.backends.iter().map(|backend| backend.id).collect::<Vec<_>>();
@@ -310,12 +329,12 @@ mod tests {
         let balancer = Balancer::<()>::start(
             "test",
             &HealthCheck::default(),
-            vec![SiteInput { name: "one".into(), backends }],
+            vec![SiteInput { name: "one".into(), backends, tls: None }],
         );
         let mut route = balancer.route();
         until(&mut route, Route::is_live).await;
         let (after, backends) = watch::channel(Arc::new(BackendSet::default()));
-        balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends }]);
+        balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends, tls: None }]);
         tokio::task::yield_now().await;
         assert_eq!(route.borrow().backends[0].address, a, "the old set serves");
         after.send_replace(set(&[b.clone()]));
@@ -332,10 +351,10 @@ mod tests {
         let balancer = Balancer::<()>::start(
             "test",
             &HealthCheck::default(),
-            vec![SiteInput { name: "one".into(), backends }],
+            vec![SiteInput { name: "one".into(), backends, tls: None }],
         );
         let (_silent, backends) = watch::channel(Arc::new(BackendSet::default()));
-        balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends }]);
+        balancer.update(&HealthCheck::default(), vec![SiteInput { name: "two".into(), backends, tls: None }]);
         let mut route = balancer.route();
         let taken = route.wait_for(|route| route.unavailable.contains("site two"));
         tokio::time::timeout(2 * ANSWER_TIMEOUT, taken).await.unwrap().unwrap();
@@ -345,7 +364,7 @@ mod tests {
     async fn a_refused_check_takes_a_backend_out_and_says_why() {
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         let (_sets, backends) = watch::channel(set(&[closed]));
-        let input = SiteInput { name: "one".into(), backends };
+        let input = SiteInput { name: "one".into(), backends, tls: None };
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), vec![input]);
         let route = until(&mut balancer.route(), |route| !route.is_live()).await;
         assert_eq!(
@@ -358,8 +377,10 @@ mod tests {
     async fn all_sets_must_answer_once() {
         let silent = || watch::channel(Arc::new(BackendSet::default()));
         let ((first, a), (second, b)) = (silent(), silent());
-        let sites =
-            vec![SiteInput { name: "a".into(), backends: a }, SiteInput { name: "b".into(), backends: b }];
+        let sites = vec![
+            SiteInput { name: "a".into(), backends: a, tls: None },
+            SiteInput { name: "b".into(), backends: b, tls: None },
+        ];
         let balancer = Balancer::<()>::start("test", &HealthCheck::default(), sites);
         let mut answered = balancer.answered();
         first.send_replace(set(&[]));

@@ -155,8 +155,8 @@ mod tests {
         let endpoints = members
             .iter()
             .map(|member| Endpoint {
-                address: member.backend.address.clone(),
                 terminating: member.terminating,
+                ..Endpoint::at(member.backend.address.clone())
             })
             .collect();
         let set = BackendSet { endpoints, unavailable: Vec::new(), answered: true };

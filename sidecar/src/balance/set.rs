@@ -1,5 +1,7 @@
 //! Backend sets as discovery publishes them: immutable snapshots, the whole set each time.
 
+use std::sync::Arc;
+
 use crds::units::Address;
 
 /// What discovery knows about one site at one moment.
@@ -19,6 +21,15 @@ pub struct Endpoint {
     pub address: Address,
     /// Terminating but still serving: takes traffic only while the set has no other live backend.
     pub terminating: bool,
+    /// The name that its source is asked for, which TLS expects in the backend's certificate. Static addresses have none.
+    pub host: Option<Arc<str>>,
+}
+
+impl Endpoint {
+    /// One that serves, of a source without a name.
+    pub fn at(address: impl Into<Address>) -> Self {
+        Self { address: address.into(), terminating: false, host: None }
+    }
 }
 
 /// A source without backends.

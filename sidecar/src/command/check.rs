@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::config::{
-    Checked, load,
+    Checked, files, load,
     source::{Reading, file},
 };
 
@@ -24,8 +24,16 @@ pub(super) fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io
     let admin = SocketAddr::from((Ipv4Addr::UNSPECIFIED, crds::names::ADMIN_PORT));
     match load(&document.bytes, admin) {
         Ok(loaded) => {
+            let text = String::from_utf8_lossy(&document.bytes);
+            let problems = files::check(&text, &loaded.config);
+            for problem in &problems {
+                writeln!(err, "{}", problem.in_file(&document.name))?;
+            }
             for warning in &loaded.warnings {
                 writeln!(err, "warning: {}", warning.in_file(&document.name))?;
+            }
+            if !problems.is_empty() {
+                return Ok(ExitCode::FAILURE);
             }
             writeln!(out, "OK: {}", document.name)?;
             summarize(&loaded.config, out)?;
@@ -47,7 +55,12 @@ fn summarize(config: &Checked, out: &mut dyn Write) -> io::Result<()> {
     for listener in config.http() {
         let sites: Vec<&str> = listener.sites().iter().map(|site| site.name()).collect();
         let (name, address) = (listener.name(), listener.socket_address());
-        writeln!(out, "  http listener {name} on {address}, sites in failover order: {}", sites.join(", "))?;
+        let kind = if listener.listener().tls.is_some() { "https" } else { "http" };
+        writeln!(
+            out,
+            "  {kind} listener {name} on {address}, sites in failover order: {}",
+            sites.join(", ")
+        )?;
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! A configuration that was checked: nothing below has to ask again whether a value makes sense.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use crds::config::{BackendSource, HttpListener, PolicyReference, SidecarConfig};
+use crds::{
+    config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig},
+    units::Address,
+};
 
 /// A configuration without errors. Only [`load`](super::load) makes one.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +27,7 @@ pub struct CheckedListener {
 pub struct CheckedSite {
     name: String,
     sources: Vec<BackendSource>,
+    tls: Option<BackendTls>,
 }
 
 impl Checked {
@@ -35,6 +39,7 @@ impl Checked {
                 .iter()
                 .map(|site| CheckedSite {
                     name: site.name.clone(),
+                    tls: site.tls.clone(),
                     sources: site.backends.iter().filter_map(crds::config::Backend::source).collect(),
                 })
                 .collect(),
@@ -71,7 +76,7 @@ impl CheckedListener {
         &self.listener.name
     }
 
-    pub fn socket_address(&self) -> SocketAddr {
+    pub fn socket_address(&self) -> Address {
         self.listener.socket_address()
     }
 
@@ -91,5 +96,9 @@ impl CheckedSite {
 
     pub fn sources(&self) -> &[BackendSource] {
         &self.sources
+    }
+
+    pub fn tls(&self) -> Option<&BackendTls> {
+        self.tls.as_ref()
     }
 }

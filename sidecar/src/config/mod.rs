@@ -5,6 +5,7 @@
 
 mod checked;
 mod diagnose;
+pub mod files;
 mod lines;
 mod load;
 mod problem;

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crds::{
-    config::{Backend, HealthCheck, HttpListener, Site},
-    units::Address,
+    config::{Backend, HealthCheck, HttpListener, ListenerTls, Site},
+    units::{Address, ListenAddress},
 };
 
 use super::Problem;
@@ -22,11 +22,18 @@ pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> V
         unique(&listener.name, &path, "listener", &mut names, &mut problems);
         address(listener, &path, admin, &mut problems);
         for earlier in listeners[..index].iter().flatten().filter(|earlier| listener.collides_with(earlier)) {
+            let (field, own) = match listener.address {
+                ListenAddress::Ip(_) => ("port", "port"),
+                ListenAddress::Unix(_) => ("address", "path"),
+            };
             problems.push(Problem::at(
-                format!("{path}.port"),
+                format!("{path}.{field}"),
                 format!("{} is taken by the listener {:?}", listener.socket_address(), earlier.name),
-                "give each listener its own port",
+                format!("give each listener its own {own}"),
             ));
+        }
+        if let Some(tls) = &listener.tls {
+            listener_tls(tls, &format!("{path}.tls"), &mut problems);
         }
         health(&listener.health, &path, &mut problems);
         sites(listener, &path, &mut problems);
@@ -54,7 +61,15 @@ fn unique<'a>(
 }
 
 fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mut Vec<Problem>) {
-    let ip = listener.address;
+    let Some(ip) = listener.address.ip() else {
+        if listener.port != 0 {
+            problems.push(Problem::at(format!("{path}.port"), "a Unix socket has no port", "remove it"));
+        }
+        return;
+    };
+    if listener.port == 0 {
+        problems.push(Problem::at(format!("{path}.port"), "it is missing", "add port (Port to listen on)"));
+    }
     if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
         problems.push(Problem::at(
             format!("{path}.address"),
@@ -72,6 +87,22 @@ fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mu
     }
 }
 
+fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
+    if tls.certificate().is_some() {
+        return;
+    }
+    let pair = "write certificateFile and keyFile";
+    let (message, remedy) = match (&tls.certificate_file, &tls.key_file, &tls.self_signed) {
+        (None, None, None) => ("it says not which certificate to serve", format!("{pair}, or selfSigned")),
+        (_, _, Some(_)) => {
+            ("a self-signed certificate has no files", "remove them, or selfSigned".to_owned())
+        }
+        (Some(_), _, None) => ("the key of the certificate is missing", format!("{pair} both")),
+        (None, Some(_), None) => ("the certificate of the key is missing", format!("{pair} both")),
+    };
+    problems.push(Problem::at(path, message, remedy));
+}
+
 fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
     for (field, value) in [("interval", health.interval), ("timeout", health.timeout)] {
         if value.as_std().is_zero() {
@@ -86,7 +117,7 @@ fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
 
 fn sites(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
     let mut names = HashMap::new();
-    for (index, Site { name, backends }) in listener.sites.iter().enumerate() {
+    for (index, Site { name, backends, .. }) in listener.sites.iter().enumerate() {
         let path = format!("{path}.sites[{index}]");
         unique(name, &path, "site", &mut names, problems);
         for (index, backend) in backends.iter().enumerate() {
@@ -122,7 +153,9 @@ fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mu
 
 /// Why requests cannot be sent to an address.
 fn unusable(address: &Address, listener: &HttpListener) -> Option<(String, &'static str)> {
-    let address = address.ip()?;
+    let Some(address) = address.ip() else {
+        return (*address == listener.socket_address()).then(|| itself(address));
+    };
     let ip = address.ip();
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::from([255; 4]) {
         return Some((
@@ -130,12 +163,12 @@ fn unusable(address: &Address, listener: &HttpListener) -> Option<(String, &'sta
             "write the address that the server is reached at, such as 127.0.0.1 for one in this pod",
         ));
     }
-    let itself = address.port() == listener.port
-        && (ip == listener.address || listener.address.is_unspecified() && ip.is_loopback());
-    itself.then(|| {
-        (
-            format!("{address} is the listener itself, which would call itself for ever"),
-            "write the server's own address",
-        )
-    })
+    let own = listener.address.ip()?;
+    let is_own = address.port() == listener.port && (ip == own || own.is_unspecified() && ip.is_loopback());
+    is_own.then(|| itself(&address.into()))
+}
+
+fn itself(address: &Address) -> (String, &'static str) {
+    let message = format!("{address} is the listener itself, which would call itself for ever");
+    (message, "write the server's own address")
 }

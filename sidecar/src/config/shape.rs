@@ -3,9 +3,9 @@
 //! It knows the keywords that the schema uses and no others; a test fails when the schema starts to use another. Texts
 //! are judged by the parsers of `crds::units` rather than by their patterns, since those name the remedy.
 
-use std::{net::IpAddr, str::FromStr, sync::LazyLock};
+use std::{str::FromStr, sync::LazyLock};
 
-use crds::units::{AddressPattern, DnsName, Duration};
+use crds::units::{AddressPattern, DnsName, Duration, ListenAddress};
 use serde_json::{Map, Value};
 
 use super::Problem;
@@ -208,19 +208,17 @@ fn join(path: &str, key: &str) -> String {
 
 type Parser = fn(&str) -> Result<(), (String, String)>;
 
-/// Who judges a text of this schema: by its pattern, or its format.
+/// Who judges a text of this schema, by its pattern.
 fn parser(schema: &Value) -> Option<Parser> {
     static BY_PATTERN: LazyLock<Vec<(Option<String>, Parser)>> = LazyLock::new(|| {
         vec![
             (pattern_of::<AddressPattern>(), unit::<AddressPattern>),
             (pattern_of::<Duration>(), unit::<Duration>),
             (pattern_of::<DnsName>(), unit::<DnsName>),
+            (pattern_of::<ListenAddress>(), unit::<ListenAddress>),
             (Some("^/[!-~]*$".to_owned()), request_path),
         ]
     });
-    if schema.get("format").is_some_and(|format| format == "ip") {
-        return Some(ip_address);
-    }
     let pattern = schema.get("pattern")?.as_str();
     BY_PATTERN.iter().find(|(known, _)| known.as_deref() == pattern).map(|(_, parser)| *parser)
 }
@@ -238,12 +236,6 @@ fn unit<T: FromStr<Err = crds::units::UnitError>>(text: &str) -> Result<(), (Str
             Some((message, remedy)) => (message.to_owned(), remedy.to_owned()),
             None => (message, "correct it".to_owned()),
         }
-    })
-}
-
-fn ip_address(text: &str) -> Result<(), (String, String)> {
-    text.parse::<IpAddr>().map(drop).map_err(|_| {
-        (format!("{text:?} is not an IP address"), "write one such as 127.0.0.1 or ::1".to_owned())
     })
 }
 

@@ -72,11 +72,8 @@ pub(super) async fn follow(lookup: &dyn Lookup, dns: &DnsBackend, publisher: &Pu
                     tracing::info!(what, "the name resolves again");
                 }
                 backoff = Backoff::new();
-                let endpoints = answer
-                    .addresses
-                    .iter()
-                    .take(MAX_ADDRESSES)
-                    .map(|&ip| Endpoint { address: (ip, dns.port).into(), terminating: false });
+                let endpoints =
+                    answer.addresses.iter().take(MAX_ADDRESSES).map(|&ip| Endpoint::at((ip, dns.port)));
                 publisher.answered(endpoints.collect(), || reason(&LookupError::NoAddresses));
                 answer.ttl.clamp(SHORTEST_TTL, LONGEST_TTL)
             }

@@ -11,7 +11,8 @@ use crate::balance::{BackendSet, Endpoint};
 
 /// Merges for as long as someone receives.
 pub(super) fn publish(fixed: Vec<BackendSet>, followed: Vec<Arc<Followed>>, tasks: &TaskTracker) -> Backends {
-    let mut sources: Vec<Backends> = followed.iter().map(|followed| followed.backends.clone()).collect();
+    let source = |followed: &Arc<Followed>| (Arc::clone(&followed.host), followed.backends.clone());
+    let mut sources: Vec<Source> = followed.iter().map(source).collect();
     let (sender, backends) = watch::channel(Arc::new(merge(&fixed, &mut sources)));
     if sources.is_empty() {
         return backends;
@@ -21,7 +22,7 @@ pub(super) fn publish(fixed: Vec<BackendSet>, followed: Vec<Arc<Followed>>, task
         let _followed = followed;
         loop {
             let stopped = {
-                let changes = sources.iter_mut().map(|source| Box::pin(source.changed()));
+                let changes = sources.iter_mut().map(|(_, source)| Box::pin(source.changed()));
                 tokio::select! {
                     (change, _, _) = select_all(changes) => change.is_err(),
                     () = sender.closed() => true,
@@ -43,20 +44,24 @@ pub(super) fn publish(fixed: Vec<BackendSet>, followed: Vec<Arc<Followed>>, task
     backends
 }
 
-fn merge(fixed: &[BackendSet], sources: &mut [Backends]) -> BackendSet {
+/// A source's name, and its sets.
+type Source = (Arc<str>, Backends);
+
+fn merge(fixed: &[BackendSet], sources: &mut [Source]) -> BackendSet {
     let mut merged = BackendSet { answered: true, ..BackendSet::default() };
     for set in fixed {
-        add(&mut merged, set);
+        add(&mut merged, None, set);
     }
-    for source in sources {
-        add(&mut merged, &source.borrow_and_update());
+    for (host, source) in sources {
+        add(&mut merged, Some(host), &source.borrow_and_update());
     }
     normalize(&mut merged.endpoints);
     merged
 }
 
-fn add(merged: &mut BackendSet, set: &BackendSet) {
-    merged.endpoints.extend_from_slice(&set.endpoints);
+fn add(merged: &mut BackendSet, host: Option<&Arc<str>>, set: &BackendSet) {
+    let named = |endpoint: &Endpoint| Endpoint { host: host.cloned(), ..endpoint.clone() };
+    merged.endpoints.extend(set.endpoints.iter().map(named));
     merged.unavailable.extend_from_slice(&set.unavailable);
     merged.answered &= set.answered;
 }

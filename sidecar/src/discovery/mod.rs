@@ -51,6 +51,7 @@ enum Identity {
 /// A source that a task follows for as long as a site names it.
 struct Followed {
     backends: Backends,
+    host: Arc<str>,
     _task: DropGuard,
 }
 
@@ -74,8 +75,7 @@ impl Discovery {
             match source {
                 BackendSource::Addresses(patterns) => {
                     let addresses = patterns.iter().flat_map(|pattern| pattern.addresses());
-                    let endpoints =
-                        addresses.map(|address| Endpoint { address: address.clone(), terminating: false });
+                    let endpoints = addresses.map(|address| Endpoint::at(address.clone()));
                     fixed.push(BackendSet {
                         endpoints: endpoints.collect(),
                         unavailable: Vec::new(),
@@ -123,7 +123,8 @@ impl Discovery {
             }
         };
         drop(task);
-        let followed = Arc::new(Followed { backends, _task: stop.drop_guard() });
+        let host = identity.host().into();
+        let followed = Arc::new(Followed { backends, host, _task: stop.drop_guard() });
         self.followed.insert(identity, Arc::downgrade(&followed));
         followed
     }
@@ -147,6 +148,14 @@ impl Identity {
                 format!("service/{namespace}/{name}/{port_name}/{family:?}")
             }
             Self::Dns(DnsBackend { host, port }) => format!("dns/{host}/{port}"),
+        }
+    }
+
+    /// The name that a client of the source would ask for.
+    fn host(&self) -> String {
+        match self {
+            Self::Service(ServiceBackend { namespace, name, .. }) => format!("{name}.{namespace}.svc"),
+            Self::Dns(DnsBackend { host, .. }) => host.as_str().trim_end_matches('.').to_owned(),
         }
     }
 }

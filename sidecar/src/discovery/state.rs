@@ -60,8 +60,11 @@ impl StateDir {
     pub fn load_set(&self, key: &str) -> Option<Vec<Endpoint>> {
         let kept: KeptSet = serde_json::from_slice(&self.load(&file_name(key))?).ok()?;
         let endpoints = kept.endpoints.into_iter();
-        (kept.key == key)
-            .then(|| endpoints.map(|(address, terminating)| Endpoint { address, terminating }).collect())
+        (kept.key == key).then(|| {
+            endpoints
+                .map(|(address, terminating)| Endpoint { terminating, ..Endpoint::at(address) })
+                .collect()
+        })
     }
 
     /// Removes the sets that no source of `keys` keeps, and what an interrupted write left behind.
@@ -124,8 +127,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = StateDir::new(Some(directory.path().join("state")));
         let endpoints = vec![
-            Endpoint { address: "10.0.0.1:80".parse().unwrap(), terminating: false },
-            Endpoint { address: "[fd00::1]:80".parse().unwrap(), terminating: true },
+            Endpoint::at("10.0.0.1:80".parse::<Address>().unwrap()),
+            Endpoint { terminating: true, ..Endpoint::at("[fd00::1]:80".parse::<Address>().unwrap()) },
         ];
         assert_eq!(state.load_set("a"), None);
         state.save_set("a", &endpoints);

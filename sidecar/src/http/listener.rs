@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use crds::config::HttpListener;
+use arc_swap::ArcSwapOption;
+use crds::{config::HttpListener, units::Address};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_local,
@@ -18,28 +18,42 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Metrics,
     metrics::{Counters, ListenerMetrics, ThreadCounters},
-    thread::{Phase, Share, Thread},
+    thread::{Phase, Share, Thread, Tls},
 };
 use crate::{
     balance::{Balancer, RetryBudget, SiteInput},
-    net::{Acceptor, Workers, bind},
+    net::{
+        Acceptor, Workers, bind,
+        tls::{Server, TlsError},
+    },
 };
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "listener {listener} cannot listen on {address}: {source}; choose another port, or stop what uses it"
+        "listener {listener} cannot listen on {address}: {source}; {}", remedy(.address, .source)
     )]
-    Bind { listener: String, address: SocketAddr, source: io::Error },
+    Bind { listener: String, address: Address, source: io::Error },
+    #[error("listener {listener}: {place}: {source}")]
+    Tls { listener: String, place: String, source: TlsError },
+}
+
+fn remedy(address: &Address, error: &io::Error) -> &'static str {
+    match (address, error.kind()) {
+        (Address::Ip(_), _) => "choose another port, or stop what uses it",
+        (Address::Unix(_), io::ErrorKind::AddrInUse) => "choose another path, or stop what uses it",
+        (Address::Unix(_), _) => "create its directory, writable for this process",
+    }
 }
 
 /// An open listener. Dropping it closes it and all its connections at once; [`Listener::drain`] lets requests finish.
 pub struct Listener {
-    address: SocketAddr,
+    address: Address,
     balancer: Balancer<Counters>,
     metrics: Arc<ListenerMetrics>,
     phase: watch::Sender<Phase>,
+    tls: Tls,
     stop: CancellationToken,
     acceptor: AbortOnDropHandle<()>,
     /// Ends when all threads have no connection left.
@@ -50,6 +64,7 @@ impl Listener {
     /// Binds and starts to serve. Must be called within the control runtime, which also runs the checks.
     pub fn open(
         config: &HttpListener,
+        tls: Option<Arc<Server>>,
         sites: Vec<SiteInput>,
         workers: &Workers,
         metrics: Arc<Metrics>,
@@ -59,8 +74,8 @@ impl Listener {
             address: config.socket_address(),
             source,
         };
-        let socket = bind(config.socket_address()).map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
+        let socket = bind(&config.socket_address()).map_err(failed)?;
+        let address = socket.address().map_err(failed)?;
         let (acceptor, queues) = Acceptor::new(socket, workers).map_err(failed)?;
         let workers = workers.handles();
         let balancer = Balancer::start(&config.name, &config.health, sites);
@@ -74,6 +89,7 @@ impl Listener {
         let name: Arc<str> = config.name.as_str().into();
         let budget = Arc::new(RetryBudget::new(Instant::now()));
         let phase = watch::Sender::new(Phase::Serving);
+        let tls = Arc::new(ArcSwapOption::new(tls));
         let (sender, done) = mpsc::channel(1);
         for ((worker, queue), counters) in workers.iter().zip(queues).zip(&shown.threads) {
             let share = Share {
@@ -84,13 +100,14 @@ impl Listener {
                 budget: Arc::clone(&budget),
                 counters: Arc::clone(counters),
                 done: sender.clone(),
+                tls: Arc::clone(&tls),
             };
             worker.run(move || drop(spawn_local(Thread::run(share))));
         }
         let stop = CancellationToken::new();
         let acceptor = AbortOnDropHandle::new(tokio::spawn(acceptor.run(stop.clone())));
         tracing::info!(listener = %name, %address, "listening");
-        Ok(Self { address, balancer, metrics: shown, phase, stop, acceptor, done })
+        Ok(Self { address, balancer, metrics: shown, phase, tls, stop, acceptor, done })
     }
 
     pub fn name(&self) -> &str {
@@ -98,12 +115,14 @@ impl Listener {
     }
 
     /// The address that it listens on; the port is the real one where 0 was asked for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
-    /// Other sites or checks from now on; name, address and port stay. Backends that stay keep their health and counters.
-    pub fn update(&self, config: &HttpListener, sites: Vec<SiteInput>) {
+    /// Other sites, checks or TLS from now on; name, address and port stay. Backends that stay keep their health and counters,
+    /// and connections what they were opened with.
+    pub fn update(&self, config: &HttpListener, tls: Option<Arc<Server>>, sites: Vec<SiteInput>) {
+        self.tls.store(tls);
         self.balancer.update(&config.health, sites);
     }
 

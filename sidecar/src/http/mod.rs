@@ -16,6 +16,9 @@ mod reply;
 mod thread;
 mod tries;
 
+/// Protocols spoken within TLS, on both sides.
+pub const ALPN: &[&[u8]] = &[b"http/1.1"];
+
 pub use listener::{Listener, OpenError};
 pub use metrics::Metrics;
 

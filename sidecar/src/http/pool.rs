@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{h1::Wire, metrics::Counters};
+use super::{ALPN, h1::Wire, metrics::Counters};
 use crate::{balance::Backend, net};
 
 /// Below the keep-alive of common servers (5 s with Node.js, uvicorn and Apache), which would close the connection just as
@@ -58,7 +58,8 @@ impl Pool {
 
     /// Opens a connection, and tells everyone if the backend cannot be reached.
     pub(super) async fn connect(&self) -> io::Result<Connection> {
-        let opened = net::connect(&self.backend.address, CONNECT).await.inspect_err(|error| {
+        let opened = net::connect(&self.backend.address, self.backend.tls.as_ref(), ALPN, CONNECT).await;
+        let opened = opened.inspect_err(|error| {
             self.backend.detail.connect_failures.fetch_add(1, Ordering::Relaxed);
             if is_of_backend(error) {
                 self.backend.suspect();
@@ -96,9 +97,20 @@ impl Idle {
 
 /// Whether the error is about the backend, and not about this process, which may have run out of descriptors or ports.
 fn is_of_backend(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, InvalidData, NetworkUnreachable, NotFound,
+        TimedOut, UnexpectedEof,
+    };
+    // A Unix socket that is not there is NotFound; a handshake that fails is InvalidData or UnexpectedEof.
     matches!(
         error.kind(),
-        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
+        ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | InvalidData
+            | NetworkUnreachable
+            | NotFound
+            | TimedOut
+            | UnexpectedEof
     )
 }

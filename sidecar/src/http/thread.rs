@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     balance::{RetryBudget, Route},
-    net::Accepted,
+    net::{Accepted, tls::Server},
 };
 
 /// How often idle connections to backends are looked through.
@@ -48,6 +49,9 @@ pub(super) enum Phase {
     Draining,
 }
 
+/// What new connections begin with, if they begin with TLS.
+pub(super) type Tls = Arc<ArcSwapOption<Server>>;
+
 /// What a thread gets from its listener.
 pub(super) struct Share {
     pub(super) listener: Arc<str>,
@@ -59,6 +63,7 @@ pub(super) struct Share {
     pub(super) counters: Arc<ThreadCounters>,
     /// Dropped when the last connection has gone.
     pub(super) done: mpsc::Sender<()>,
+    pub(super) tls: Tls,
 }
 
 /// What the requests of one listener share on one thread.
@@ -69,6 +74,7 @@ pub(super) struct Thread {
     local: RefCell<Rc<Local>>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
+    tls: Tls,
     /// Told of each route with a live backend.
     revived: Notify,
     waiting: Cell<usize>,
@@ -110,6 +116,7 @@ impl Thread {
             local: RefCell::new(Rc::new(Local { route: Arc::new(Route::empty()), pools: Vec::new() })),
             random: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
+            tls: share.tls,
             revived: Notify::new(),
             waiting: Cell::new(0),
             wakers: RefCell::default(),
@@ -214,6 +221,10 @@ impl Thread {
 
     pub(super) fn local(&self) -> Rc<Local> {
         Rc::clone(&self.local.borrow())
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<Server>> {
+        self.tls.load_full()
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -1,13 +1,7 @@
 //! Accepting: one listening socket, and each connection to the worker that has the fewest. A socket without a listener
 //! would lose the connections in its queue, so what is queued is still accepted when the acceptor is told to stop.
 
-use std::{
-    fs::File,
-    io,
-    net::{TcpListener, TcpStream},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, io, net as std_net, os::unix::net as std_unix, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use tokio::{
@@ -17,7 +11,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, Workers, listen::keep_alive, workers::Occupied};
+use super::{
+    Listening, Socket, Stream, Worker, Workers, listen::keep_alive, tls::Server, unix::SocketFile,
+    workers::Occupied,
+};
 
 /// Accepted connections that wait for their thread to take them; beyond it they wait in the socket's queue.
 const QUEUE: usize = 1024;
@@ -29,15 +26,27 @@ type Lane = (Worker, mpsc::Sender<Accepted>);
 
 /// Accepts for one listener.
 pub struct Acceptor {
-    socket: net::TcpListener,
+    socket: ListeningSocket,
     lanes: Vec<Lane>,
     slots: Arc<Semaphore>,
 }
 
 /// A connection, counted for as long as `slot` lives.
 pub struct Accepted {
-    pub stream: TcpStream,
-    pub slot: Slot,
+    stream: Unregistered,
+    slot: Slot,
+}
+
+/// A connected socket that no runtime knows yet.
+enum Unregistered {
+    Tcp(std_net::TcpStream),
+    Unix(std_unix::UnixStream),
+}
+
+/// Registered with the control runtime, which accepts.
+enum ListeningSocket {
+    Tcp(net::TcpListener),
+    Unix(net::UnixListener, SocketFile),
 }
 
 /// A connection's place in the limit of the process and in the count of its worker.
@@ -47,8 +56,8 @@ pub struct Slot {
 }
 
 impl Acceptor {
-    /// Takes a nonblocking socket, and gives for each worker the queue that its connections arrive in.
-    pub fn new(socket: TcpListener, workers: &Workers) -> io::Result<(Self, Vec<mpsc::Receiver<Accepted>>)> {
+    /// Gives for each worker the queue that its connections arrive in.
+    pub fn new(socket: Listening, workers: &Workers) -> io::Result<(Self, Vec<mpsc::Receiver<Accepted>>)> {
         let (lanes, queues) = workers
             .handles()
             .into_iter()
@@ -57,7 +66,13 @@ impl Acceptor {
                 ((worker, sender), queue)
             })
             .unzip();
-        let socket = net::TcpListener::from_std(socket)?;
+        let socket = match socket {
+            Listening::Tcp(socket) => ListeningSocket::Tcp(net::TcpListener::from_std(socket)?),
+            Listening::Unix(socket) => {
+                let (socket, file) = socket.into_parts();
+                ListeningSocket::Unix(net::UnixListener::from_std(socket)?, file)
+            }
+        };
         Ok((Self { socket, lanes, slots: workers.slots() }, queues))
     }
 
@@ -95,22 +110,17 @@ impl Acceptor {
         self.finish().await;
     }
 
-    async fn accept(&self) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self) -> io::Result<(Unregistered, OwnedSemaphorePermit)> {
         let permit = Arc::clone(&self.slots).acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, _) = self.socket.accept().await?;
-        Ok((stream.into_std()?, permit))
+        Ok((self.socket.accept().await?, permit))
     }
 
-    async fn hand_over(lanes: &[Lane], stream: TcpStream, permit: OwnedSemaphorePermit) {
+    async fn hand_over(lanes: &[Lane], stream: Unregistered, permit: OwnedSemaphorePermit) {
         let Some((worker, lane)) = lanes.iter().min_by_key(|(worker, _)| worker.connections()) else {
             return;
         };
         let slot = Slot { _occupied: worker.occupy(), _permit: permit };
-        let ready = stream
-            .set_nonblocking(true)
-            .and_then(|()| stream.set_nodelay(true))
-            .and_then(|()| keep_alive(&stream));
-        match ready {
+        match stream.prepare() {
             Ok(()) if lane.send(Accepted { stream, slot }).await.is_ok() => {}
             Ok(()) => tracing::debug!("a connection came after its thread had ended"),
             Err(error) => tracing::debug!(%error, "a connection ended before it was served"),
@@ -118,14 +128,70 @@ impl Acceptor {
     }
 
     async fn finish(self) {
-        let Ok(socket) = self.socket.into_std() else { return };
-        while let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
-            match socket.accept() {
-                Ok((stream, _)) => Self::hand_over(&self.lanes, stream, permit).await,
+        match self.socket {
+            ListeningSocket::Tcp(socket) => {
+                let Ok(socket) = socket.into_std() else { return };
+                let accept = || socket.accept().map(|(stream, _)| Unregistered::Tcp(stream));
+                Self::take_the_rest(&self.lanes, &self.slots, accept).await;
+            }
+            ListeningSocket::Unix(socket, _file) => {
+                let Ok(socket) = socket.into_std() else { return };
+                let accept = || socket.accept().map(|(stream, _)| Unregistered::Unix(stream));
+                Self::take_the_rest(&self.lanes, &self.slots, accept).await;
+            }
+        }
+    }
+
+    async fn take_the_rest(
+        lanes: &[Lane],
+        slots: &Arc<Semaphore>,
+        accept: impl Fn() -> io::Result<Unregistered>,
+    ) {
+        while let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
+            match accept() {
+                Ok(stream) => Self::hand_over(lanes, stream, permit).await,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl ListeningSocket {
+    async fn accept(&self) -> io::Result<Unregistered> {
+        match self {
+            Self::Tcp(socket) => socket.accept().await?.0.into_std().map(Unregistered::Tcp),
+            Self::Unix(socket, _) => socket.accept().await?.0.into_std().map(Unregistered::Unix),
+        }
+    }
+}
+
+impl Unregistered {
+    fn prepare(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                stream.set_nodelay(true)?;
+                keep_alive(stream)
+            }
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+}
+
+impl Accepted {
+    /// Opens the connection on the runtime of the thread that serves it. With a server this waits for the handshake, which
+    /// has a limit.
+    pub async fn open(self, tls: Option<&Server>) -> io::Result<(Stream, Slot)> {
+        let socket = match self.stream {
+            Unregistered::Tcp(stream) => net::TcpStream::from_std(stream).map(Socket::Tcp),
+            Unregistered::Unix(stream) => net::UnixStream::from_std(stream).map(Socket::Unix),
+        }?;
+        let stream = match tls {
+            Some(server) => server.accept(socket).await?,
+            None => socket.into(),
+        };
+        Ok((stream, self.slot))
     }
 }
 
@@ -143,14 +209,24 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
+    use socket2::SockRef;
+
     use super::*;
     use crate::net::bind;
+
+    /// A socket on a free port, and the address to connect to.
+    fn listening() -> (Listening, std_net::SocketAddr) {
+        let socket = bind(&([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.address().unwrap().ip().unwrap();
+        (socket, address)
+    }
 
     #[tokio::test]
     async fn connections_go_to_the_worker_with_the_fewest() {
         let workers = Workers::start(2).unwrap();
-        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = socket.local_addr().unwrap();
+        let (socket, address) = listening();
         let (acceptor, mut queues) = Acceptor::new(socket, &workers).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(acceptor.run(stop.clone()));
@@ -161,7 +237,10 @@ mod tests {
             clients.push(TcpStream::connect(address).unwrap());
             held.push(queues[round % 2].recv().await.unwrap());
         }
-        let watched = |accepted: &Accepted| socket2::SockRef::from(&accepted.stream).keepalive().unwrap();
+        let watched = |accepted: &Accepted| match &accepted.stream {
+            Unregistered::Tcp(stream) => SockRef::from(stream).keepalive().unwrap(),
+            Unregistered::Unix(_) => false,
+        };
         assert!(held.iter().all(watched), "a client that has gone without a word would stay for ever");
         assert!(workers.handles().iter().all(|worker| worker.connections() == 2));
         drop(held);
@@ -173,8 +252,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_queued_when_told_to_stop_is_still_accepted() {
         let workers = Workers::start(1).unwrap();
-        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = socket.local_addr().unwrap();
+        let (socket, address) = listening();
         let (acceptor, mut queues) = Acceptor::new(socket, &workers).unwrap();
         let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
         let stop = CancellationToken::new();
@@ -195,8 +273,8 @@ mod tests {
         stop.cancel();
         let mut kept = Vec::new();
         for _ in 0..2 {
-            let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+            let (socket, address) = listening();
+            let client = TcpStream::connect(address).unwrap();
             let (acceptor, queues) = Acceptor::new(socket, &workers).unwrap();
             acceptor.run(stop.clone()).await;
             kept.push((client, queues));

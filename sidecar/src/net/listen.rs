@@ -15,10 +15,26 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::Stream;
+use super::{Socket as Connected, Stream, tls::Peer, unix::UnixSocket};
+
+/// A socket that listens, nonblocking and not yet known to a runtime.
+pub enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+impl Listening {
+    /// Where it listens; the port is the real one where 0 was asked for.
+    pub fn address(&self) -> io::Result<Address> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().map(Address::from),
+            Self::Unix(socket) => Ok(Address::Unix(socket.path())),
+        }
+    }
+}
 
 /// The kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 65_535;
+pub(super) const BACKLOG: i32 = 65_535;
 
 /// A dead host is noticed after about 45 s even where nothing is being sent.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -28,8 +44,16 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// Pause before a Unix socket whose queue is full is tried again.
 const FULL: Duration = Duration::from_millis(2);
 
-/// Opens a listening socket. A restart does not wait for old connections to time out.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Opens a listening socket.
+pub fn bind(address: &Address) -> io::Result<Listening> {
+    match address {
+        Address::Ip(address) => bind_tcp(*address).map(Listening::Tcp),
+        Address::Unix(path) => UnixSocket::bind(path).map(Listening::Unix),
+    }
+}
+
+/// A restart does not wait for old connections to time out.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -38,12 +62,22 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Connects to a backend; a host that does not answer is [`io::ErrorKind::TimedOut`].
-pub async fn connect(address: &Address, limit: Duration) -> io::Result<Stream> {
+/// Connects to a backend, within TLS if it is met so; one that does not answer is [`io::ErrorKind::TimedOut`]. `alpn` are the
+/// protocols that the caller speaks, the best one first.
+pub async fn connect(
+    address: &Address,
+    tls: Option<&Peer>,
+    alpn: &[&[u8]],
+    limit: Duration,
+) -> io::Result<Stream> {
     let connected = async {
-        match address {
-            Address::Ip(address) => tcp(*address).await.map(Stream::from),
-            Address::Unix(path) => unix(path).await.map(Stream::from),
+        let socket = match address {
+            Address::Ip(address) => Connected::Tcp(tcp(*address).await?),
+            Address::Unix(path) => Connected::Unix(unix(path).await?),
+        };
+        match tls {
+            Some(peer) => peer.handshake(socket, alpn).await,
+            None => Ok(socket.into()),
         }
     };
     timeout(limit, connected).await.map_err(|_| {
@@ -86,14 +120,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_refuses_at_once() {
-        let address = bind("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
-        let error = connect(&address.into(), Duration::from_secs(5)).await.unwrap_err();
+        let address = bind(&([127, 0, 0, 1], 0).into()).unwrap().address().unwrap();
+        let error = connect(&address, None, &[], Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
     fn a_port_in_use_is_an_error() {
-        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        assert_eq!(bind(first.local_addr().unwrap()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let first = bind(&([127, 0, 0, 1], 0).into()).unwrap();
+        assert_eq!(bind(&first.address().unwrap()).err().unwrap().kind(), io::ErrorKind::AddrInUse);
     }
 }

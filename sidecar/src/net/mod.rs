@@ -8,11 +8,12 @@ mod listen;
 pub mod pipe;
 mod stream;
 pub mod tls;
+mod unix;
 mod workers;
 
 pub use accept::{Accepted, Acceptor, Slot};
 pub use alarm::Alarm;
 pub use limits::raise as raise_descriptor_limit;
-pub use listen::{bind, connect};
+pub use listen::{Listening, bind, connect};
 pub use stream::{Socket, Stream};
 pub use workers::{Worker, Workers};

@@ -10,12 +10,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use crate::net::{self, Stream};
+use crate::net::{self, Stream, tls::Peer};
 
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// Connects.
+    /// Connects, and makes the handshake where the backend is met within TLS.
     Tcp,
     /// GETs this path, and wants 200.
     Http { path: String },
@@ -42,17 +42,18 @@ pub enum Failure {
 
 impl Probe {
     /// Runs the check; never takes longer than `limit`.
-    pub async fn check(&self, address: &Address, limit: Duration) -> Result<(), Failure> {
-        timeout(limit, self.run(address, limit)).await.map_err(|_| Failure::TimedOut(limit))?
+    pub async fn check(&self, address: &Address, tls: Option<&Peer>, limit: Duration) -> Result<(), Failure> {
+        timeout(limit, self.run(address, tls, limit)).await.map_err(|_| Failure::TimedOut(limit))?
     }
 
-    async fn run(&self, address: &Address, limit: Duration) -> Result<(), Failure> {
-        let stream = net::connect(address, limit).await.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::Refused,
-            io::ErrorKind::NotFound => Failure::NoSocket,
-            io::ErrorKind::TimedOut => Failure::TimedOut(limit),
-            _ => Failure::Connect(error),
-        })?;
+    async fn run(&self, address: &Address, tls: Option<&Peer>, limit: Duration) -> Result<(), Failure> {
+        let stream =
+            net::connect(address, tls, &[b"http/1.1"], limit).await.map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => Failure::Refused,
+                io::ErrorKind::NotFound => Failure::NoSocket,
+                io::ErrorKind::TimedOut => Failure::TimedOut(limit),
+                _ => Failure::Connect(error),
+            })?;
         match self {
             Self::Tcp => Ok(()),
             Self::Http { path } => get(stream, address, path).await,
@@ -126,10 +127,10 @@ mod tests {
     #[tokio::test]
     async fn only_200_is_good() {
         let good = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        ready().check(&good, LIMIT).await.unwrap();
+        ready().check(&good, None, LIMIT).await.unwrap();
         let bad = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
         assert_eq!(
-            ready().check(&bad, LIMIT).await.unwrap_err().to_string(),
+            ready().check(&bad, None, LIMIT).await.unwrap_err().to_string(),
             "GET /ready answered 204 No Content, not 200"
         );
     }
@@ -137,21 +138,21 @@ mod tests {
     #[tokio::test]
     async fn silence_is_a_failure_after_the_time_limit() {
         let silent = server(None).await;
-        assert!(matches!(ready().check(&silent, LIMIT).await, Err(Failure::TimedOut(_))));
-        Probe::Tcp.check(&silent, LIMIT).await.unwrap();
+        assert!(matches!(ready().check(&silent, None, LIMIT).await, Err(Failure::TimedOut(_))));
+        Probe::Tcp.check(&silent, None, LIMIT).await.unwrap();
     }
 
     #[tokio::test]
     async fn garbage_is_a_failure() {
         let garbage = server(Some("SSH-2.0-OpenSSH_9.9\r\n")).await;
-        assert!(matches!(ready().check(&garbage, LIMIT).await, Err(Failure::Http { .. })));
+        assert!(matches!(ready().check(&garbage, None, LIMIT).await, Err(Failure::Http { .. })));
     }
 
     #[tokio::test]
     async fn a_closed_port_is_refused() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         for probe in [Probe::Tcp, ready()] {
-            assert!(matches!(probe.check(&address, LIMIT).await, Err(Failure::Refused)));
+            assert!(matches!(probe.check(&address, None, LIMIT).await, Err(Failure::Refused)));
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     },
     discovery::{Discovery, state::StateDir, state_keys},
     http,
-    net::Workers,
+    net::{Workers, tls},
     telemetry::metrics,
 };
 
@@ -61,6 +61,7 @@ impl Control {
         admin: SocketAddr,
         workers: Workers,
         http_metrics: Arc<http::Metrics>,
+        tls: tls::Store,
         metrics: metrics::Control,
         discovery: Discovery,
         state: Arc<StateDir>,
@@ -69,7 +70,7 @@ impl Control {
         Self {
             admin,
             workers,
-            listeners: Listeners::new(http_metrics),
+            listeners: Listeners::new(http_metrics, tls),
             metrics,
             discovery,
             state,

@@ -12,8 +12,11 @@ use super::plan::{Plan, plan};
 use crate::{
     config::{Checked, CheckedListener},
     discovery::{Backends, Discovery},
-    http::{Listener, Metrics, OpenError, SiteInput},
-    net::Workers,
+    http::{ALPN, Listener, Metrics, OpenError, SiteInput},
+    net::{
+        Workers,
+        tls::{Server, Store, TlsError},
+    },
 };
 
 /// Time for a closed socket to free its address.
@@ -23,6 +26,7 @@ const RELEASE_POLL: Duration = Duration::from_millis(5);
 pub(super) struct Listeners {
     open: Vec<Open>,
     metrics: Arc<Metrics>,
+    tls: Store,
     /// Listeners that were removed, while their requests finish.
     draining: JoinSet<()>,
 }
@@ -30,12 +34,19 @@ pub(super) struct Listeners {
 struct Open {
     config: CheckedListener,
     listener: Listener,
+    parts: Parts,
+}
+
+/// What a listener is opened with.
+#[derive(Clone)]
+struct Parts {
+    tls: Option<Arc<Server>>,
     sites: Vec<SiteInput>,
 }
 
 impl Listeners {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { open: Vec::new(), metrics, draining: JoinSet::new() }
+    pub(super) fn new(metrics: Arc<Metrics>, tls: Store) -> Self {
+        Self { open: Vec::new(), metrics, tls, draining: JoinSet::new() }
     }
 
     /// Opens, updates and closes listeners. On an error everything is as it was before.
@@ -49,26 +60,25 @@ impl Listeners {
         let wanted = config.http();
         let running: Vec<&CheckedListener> = self.open.iter().map(|open| &open.config).collect();
         let Plan { open, make_way, replace, update, keep, close } = plan(&running, wanted);
-        let sites: Vec<Vec<SiteInput>> =
-            wanted.iter().map(|listener| self.sites(listener, discovery)).collect();
+        let parts: Vec<Parts> =
+            wanted.iter().map(|listener| self.parts(listener, discovery)).collect::<Result<_, _>>()?;
 
         let mut opened = HashMap::new();
         for new in open {
-            let listener =
-                Listener::open(wanted[new].listener(), sites[new].clone(), workers, self.metrics.clone())?;
+            let listener = self.open(&wanted[new], &parts[new], workers)?;
             opened.insert(new, listener);
         }
 
         let mut running: Vec<Option<Open>> = self.open.drain(..).map(Some).collect();
         let mut made_way = Vec::new();
         for old in make_way {
-            if let Some(Open { config: old, listener, sites }) = running[old].take() {
+            if let Some(Open { config: old, listener, parts }) = running[old].take() {
                 self.drain_later(listener, config.drain_timeout());
-                made_way.push((old, sites));
+                made_way.push((old, parts));
             }
         }
         for new in replace {
-            match self.open_released(&wanted[new], &sites[new], workers).await {
+            match self.open_released(&wanted[new], &parts[new], workers).await {
                 Ok(listener) => opened.insert(new, listener),
                 Err(error) => {
                     drop(opened);
@@ -82,7 +92,8 @@ impl Listeners {
         for (old, new) in update.iter().chain(&keep).copied() {
             let Some(Open { listener, .. }) = running[old].take() else { continue };
             if update.contains(&(old, new)) {
-                listener.update(wanted[new].listener(), sites[new].clone());
+                let Parts { tls, sites } = parts[new].clone();
+                listener.update(wanted[new].listener(), tls, sites);
                 tracing::info!(listener = wanted[new].name(), "listener updated");
             }
             opened.insert(new, listener);
@@ -95,10 +106,10 @@ impl Listeners {
         }
         self.open = wanted
             .iter()
-            .zip(sites)
+            .zip(parts)
             .enumerate()
-            .filter_map(|(new, (config, sites))| {
-                Some(Open { config: config.clone(), listener: opened.remove(&new)?, sites })
+            .filter_map(|(new, (config, parts))| {
+                Some(Open { config: config.clone(), listener: opened.remove(&new)?, parts })
             })
             .collect();
         Ok(())
@@ -132,36 +143,57 @@ impl Listeners {
         }
     }
 
-    /// A site keeps its backends while its sources stay the same.
-    fn sites(&self, listener: &CheckedListener, discovery: &mut Discovery) -> Vec<SiteInput> {
+    fn open(
+        &self,
+        config: &CheckedListener,
+        parts: &Parts,
+        workers: &Workers,
+    ) -> Result<Listener, OpenError> {
+        let Parts { tls, sites } = parts.clone();
+        Listener::open(config.listener(), tls, sites, workers, self.metrics.clone())
+    }
+
+    /// Reads what TLS needs. A site keeps its backends while its sources stay the same.
+    fn parts(&self, listener: &CheckedListener, discovery: &mut Discovery) -> Result<Parts, OpenError> {
+        let failed = |place: String, source: TlsError| OpenError::Tls {
+            listener: listener.name().to_owned(),
+            place: join(&place, source.field()),
+            source,
+        };
+        let server = |tls| self.tls.server(tls, ALPN).map_err(|error| failed("tls".to_owned(), error));
+        let tls = listener.listener().tls.as_ref().map(server).transpose()?;
         let known: Vec<(&[_], &Backends)> = self
             .open
             .iter()
-            .flat_map(|open| open.config.sites().iter().zip(&open.sites))
+            .flat_map(|open| open.config.sites().iter().zip(&open.parts.sites))
             .map(|(site, input)| (site.sources(), &input.backends))
             .collect();
-        let sites = listener.sites().iter();
-        sites
-            .map(|site| SiteInput {
+        let mut sites = Vec::new();
+        for site in listener.sites() {
+            let client = |tls| {
+                self.tls.client(tls).map_err(|error| failed(format!("site {}: tls", site.name()), error))
+            };
+            let known = known.iter().find(|(sources, _)| *sources == site.sources());
+            sites.push(SiteInput {
                 name: site.name().to_owned(),
+                tls: site.tls().map(client).transpose()?,
                 backends: known
-                    .iter()
-                    .find(|(sources, _)| *sources == site.sources())
                     .map_or_else(|| discovery.subscribe(site.sources()), |(_, backends)| (*backends).clone()),
-            })
-            .collect()
+            });
+        }
+        Ok(Parts { tls, sites })
     }
 
     /// Opens a listener whose address another one is just giving up.
     async fn open_released(
         &self,
         config: &CheckedListener,
-        sites: &[SiteInput],
+        parts: &Parts,
         workers: &Workers,
     ) -> Result<Listener, OpenError> {
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         loop {
-            match Listener::open(config.listener(), sites.to_vec(), workers, self.metrics.clone()) {
+            match self.open(config, parts, workers) {
                 Err(_) if Instant::now() < deadline => time::sleep(RELEASE_POLL).await,
                 result => return result,
             }
@@ -169,10 +201,10 @@ impl Listeners {
     }
 
     /// Opens again what was closed for a listener that could not be opened.
-    async fn restore(&mut self, closed: Vec<(CheckedListener, Vec<SiteInput>)>, workers: &Workers) {
-        for (config, sites) in closed {
-            match self.open_released(&config, &sites, workers).await {
-                Ok(listener) => self.open.push(Open { config, listener, sites }),
+    async fn restore(&mut self, closed: Vec<(CheckedListener, Parts)>, workers: &Workers) {
+        for (config, parts) in closed {
+            match self.open_released(&config, &parts, workers).await {
+                Ok(listener) => self.open.push(Open { config, listener, parts }),
                 Err(error) => tracing::error!(%error, "a listener is lost until the next configuration"),
             }
         }
@@ -181,4 +213,8 @@ impl Listeners {
     fn drain_later(&mut self, listener: Listener, timeout: Duration) {
         self.draining.spawn(listener.drain(timeout));
     }
+}
+
+fn join(place: &str, field: &str) -> String {
+    if field.is_empty() { place.to_owned() } else { format!("{place}.{field}") }
 }

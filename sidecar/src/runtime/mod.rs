@@ -90,6 +90,8 @@ async fn serve(options: Options) -> Result<(), RuntimeError> {
     telemetry::process::register(&mut registry);
     let metrics = telemetry::metrics::Control::register(&mut registry);
     let http_metrics = http::Metrics::register(&mut registry);
+    let tls = net::tls::Store::register(&mut registry);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(tls.clone().follow()));
     let health = Arc::new(Health::new());
     let endpoints = admin::Endpoints::new(health.clone(), registry);
     let admin = admin::Server::bind(options.admin_address).await?;
@@ -105,8 +107,16 @@ async fn serve(options: Options) -> Result<(), RuntimeError> {
         stop.clone(),
     );
     let mut readings = follow_configuration(&options, &cluster, &tasks, &stop);
-    let mut control =
-        Control::new(options.admin_address, workers, http_metrics, metrics, discovery, state, health.clone());
+    let mut control = Control::new(
+        options.admin_address,
+        workers,
+        http_metrics,
+        tls,
+        metrics,
+        discovery,
+        state,
+        health.clone(),
+    );
     tracing::info!(config = %options.config.display(), threads = options.threads, "started");
 
     let signal = control.run(&mut readings, &mut signals).await;

@@ -75,7 +75,7 @@ async fn the_next_site_takes_over_when_the_first_has_nothing_live() {
 async fn a_terminating_backend_serves_only_while_there_is_no_other() {
     let (old, new) = (Backend::named("old").await, Backend::named("new").await);
     let sidecar = Sidecar::start(&[]).await;
-    let endpoint = |backend: &Backend, terminating| Endpoint { address: backend.address.into(), terminating };
+    let endpoint = |backend: &Backend, terminating| Endpoint { terminating, ..Endpoint::at(backend.address) };
     let set = |endpoints| BackendSet { endpoints, unavailable: Vec::new(), answered: true };
     sidecar.sites[0].send(set(vec![endpoint(&old, true)]));
     sidecar.ready().await;
@@ -93,7 +93,7 @@ async fn changes_under_load_drop_no_request() {
     let addresses = backends.each_ref().map(|backend| backend.address);
     let mut sidecar = Sidecar::start(&addresses).await;
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let address = sidecar.listener.address();
+    let address = sidecar.address();
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
@@ -152,7 +152,7 @@ async fn backends_that_vanish_under_load_fail_no_get() {
     let all: Vec<_> = dying.iter().chain([&stays]).map(|backend| backend.address).collect();
     let sidecar = Sidecar::start(&all).await;
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let address = sidecar.listener.address();
+    let address = sidecar.address();
     let clients: Vec<_> = (0..16)
         .map(|_| {
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));

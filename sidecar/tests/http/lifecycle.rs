@@ -47,7 +47,7 @@ async fn waiting() -> (Backend, Arc<Notify>) {
 async fn a_drain_finishes_what_was_begun_and_takes_nothing_new() {
     let (backend, go) = waiting().await;
     let sidecar = Sidecar::start(&[backend.address]).await;
-    let address = sidecar.listener.address();
+    let address = sidecar.address();
     let (mut busy, mut idle) = (sidecar.client().await, sidecar.client().await);
     idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     go.notify_one();
@@ -130,12 +130,13 @@ async fn an_address_in_use_names_the_listener_and_the_remedy() {
         name: "minio".into(),
         address: [127, 0, 0, 1].into(),
         port: taken.local_addr().unwrap().port(),
+        tls: None,
         sites: Vec::new(),
         health: HealthCheck::default(),
     };
     let workers = Workers::start(1).unwrap();
     let metrics = Metrics::register(&mut Registry::default());
-    let error = Listener::open(&config, Vec::new(), &workers, metrics).err().unwrap().to_string();
+    let error = Listener::open(&config, None, Vec::new(), &workers, metrics).err().unwrap().to_string();
     assert!(error.starts_with("listener minio cannot listen on 127.0.0.1:"), "{error}");
     assert!(error.ends_with("choose another port, or stop what uses it"), "{error}");
 }
@@ -199,7 +200,7 @@ async fn a_backend_that_does_not_read_stops_the_client() {
     })
     .await;
     let sidecar = Sidecar::start(&[backend.address]).await;
-    let mut stream = TcpStream::connect(sidecar.listener.address()).await.unwrap();
+    let mut stream = TcpStream::connect(sidecar.address()).await.unwrap();
     stream
         .write_all(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes())
         .await

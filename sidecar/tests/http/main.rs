@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod balancing;
+mod bodies;
 mod failures;
 mod forwarding;
 mod lifecycle;
 mod support;
+mod tls;
+mod tls_files;
+mod unix;

@@ -21,8 +21,7 @@ pub(super) fn read(object: &Endpoints, service: &ServiceBackend) -> Part {
         let addresses =
             subset.addresses.iter().flatten().filter_map(|address| address.ip.parse::<IpAddr>().ok());
         let of_family = addresses.filter(|ip| ip.is_ipv4() == (service.family == AddressFamily::IPv4));
-        part.endpoints
-            .extend(of_family.map(|ip| Endpoint { address: (ip, number).into(), terminating: false }));
+        part.endpoints.extend(of_family.map(|ip| Endpoint::at((ip, number))));
         part.not_ready += subset.not_ready_addresses.iter().flatten().count();
     }
     part

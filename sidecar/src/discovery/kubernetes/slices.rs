@@ -31,11 +31,9 @@ pub(super) fn read(slice: &EndpointSlice, service: &ServiceBackend) -> Part {
             continue;
         };
         match state(endpoint.conditions.as_ref()) {
-            State::Ready => {
-                part.endpoints.push(Endpoint { address: (ip, number).into(), terminating: false })
-            }
+            State::Ready => part.endpoints.push(Endpoint::at((ip, number))),
             State::Draining => {
-                part.endpoints.push(Endpoint { address: (ip, number).into(), terminating: true })
+                part.endpoints.push(Endpoint { terminating: true, ..Endpoint::at((ip, number)) });
             }
             State::Out => part.not_ready += 1,
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use socket2::SockRef;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 
 use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
@@ -61,13 +61,14 @@ pub(super) enum Next {
 }
 
 pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
-    let Accepted { stream, slot } = accepted;
-    let stream = match TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => return tracing::debug!(%error, "a connection could not be served"),
+    let (stream, slot) = match accepted.open(thread.tls().as_deref()).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            return tracing::debug!(listener = %thread.listener, %error, "a connection could not be served");
+        }
     };
     let mut client =
-        Client { wire: Wire::new(stream.into()), alarm: Alarm::after(IDLE), answering: false, _slot: slot };
+        Client { wire: Wire::new(stream), alarm: Alarm::after(IDLE), answering: false, _slot: slot };
     // A drain wakes all connections, and only idle ones have something to do then.
     let _registered = poll_fn(|context| Poll::Ready(thread.register(context.waker()))).await;
     let next = loop {

@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+pub(crate) mod tls;
 mod wire;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
@@ -10,7 +11,7 @@ pub(crate) use backend::Backend;
 pub(crate) use client::Client;
 use crds::{
     config::{HealthCheck, HttpListener},
-    units::Address,
+    units::{Address, ListenAddress},
 };
 use prometheus_client::registry::Registry;
 use sidecar::{
@@ -52,11 +53,17 @@ pub(crate) struct Sidecar {
 pub(crate) struct Site {
     name: String,
     sets: watch::Sender<Arc<BackendSet>>,
+    tls: Option<Arc<tls::Client>>,
 }
 
 impl Site {
     pub(crate) fn new(name: &str, backends: &[SocketAddr]) -> Self {
-        Self { name: name.to_owned(), sets: watch::Sender::new(set(backends)) }
+        Self { name: name.to_owned(), sets: watch::Sender::new(set(backends)), tls: None }
+    }
+
+    /// A site that is met within TLS.
+    pub(crate) fn within(tls: Arc<tls::Client>, backends: &[SocketAddr]) -> Self {
+        Self { tls: Some(tls), ..Self::new("primary", backends) }
     }
 
     pub(crate) fn set(&self, backends: &[SocketAddr]) {
@@ -68,13 +75,12 @@ impl Site {
     }
 
     pub(crate) fn input(&self) -> SiteInput {
-        SiteInput { name: self.name.clone(), backends: self.sets.subscribe() }
+        SiteInput { name: self.name.clone(), backends: self.sets.subscribe(), tls: self.tls.clone() }
     }
 }
 
 fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
-    let mut endpoints: Vec<_> =
-        backends.iter().map(|&address| Endpoint { address: address.into(), terminating: false }).collect();
+    let mut endpoints: Vec<_> = backends.iter().map(|&address| Endpoint::at(address)).collect();
     endpoints.sort();
     Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
 }
@@ -89,11 +95,17 @@ impl Sidecar {
 
     /// Backends are checked only at the start, so that tests see what requests alone bring about.
     pub(crate) fn with_sites(sites: Vec<Site>) -> Self {
+        Self::open([127, 0, 0, 1].into(), None, sites)
+    }
+
+    /// The same on an address, and within TLS.
+    pub(crate) fn open(address: ListenAddress, server: Option<Arc<tls::Server>>, sites: Vec<Site>) -> Self {
         let interval = crds::units::Duration::from_secs(3_600);
         let config = HttpListener {
             name: "test".into(),
-            address: [127, 0, 0, 1].into(),
+            address,
             port: 0,
+            tls: None,
             sites: Vec::new(),
             health: HealthCheck { interval, ..HealthCheck::default() },
         };
@@ -101,7 +113,7 @@ impl Sidecar {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let inputs = sites.iter().map(Site::input).collect();
-        let listener = Listener::open(&config, inputs, &workers, metrics).unwrap();
+        let listener = Listener::open(&config, server, inputs, &workers, metrics).unwrap();
         Self { listener, registry, sites, config, workers }
     }
 
@@ -130,14 +142,23 @@ impl Sidecar {
         (self.listener, self.workers)
     }
 
+    /// New connections begin with this from now on.
+    pub(crate) fn update_tls(&mut self, server: Option<Arc<tls::Server>>) {
+        self.listener.update(&self.config, server, self.sites.iter().map(Site::input).collect());
+    }
+
     /// Replaces the sites.
     pub(crate) fn update(&mut self, sites: Vec<Site>) {
-        self.listener.update(&self.config, sites.iter().map(Site::input).collect());
+        self.listener.update(&self.config, None, sites.iter().map(Site::input).collect());
         self.sites = sites;
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.address().ip().unwrap()
+    }
+
     pub(crate) async fn client(&self) -> Client {
-        Client::connect(self.listener.address()).await
+        Client::connect(self.address()).await
     }
 
     /// GET on a connection of its own.

@@ -1,0 +1,393 @@
+//! TLS with clients and with backends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crds::config::{BackendTls, ClientCa, ClientCaMode, ListenerTls, SelfSigned};
+use prometheus_client::registry::Registry;
+use rustls::ProtocolVersion;
+use sidecar::{
+    balance::{BackendSet, Endpoint},
+    http::ALPN,
+    net::tls::Store,
+};
+
+use crate::support::{
+    Backend, Client, Sidecar, Site,
+    tls::{Authority, Terminator, Visitor, Volume, expired, server_config},
+    until,
+};
+
+/// A sidecar whose one backend is behind TLS and is met by these settings.
+async fn towards(settings: &BackendTls, backend: &Terminator) -> Sidecar {
+    let client = Store::default().client(settings).unwrap();
+    let sidecar = Sidecar::open([127, 0, 0, 1].into(), None, vec![Site::within(client, &[backend.address])]);
+    sidecar.ready().await;
+    sidecar
+}
+
+/// A sidecar within TLS before one plain backend.
+async fn before(settings: &ListenerTls, backend: &Backend) -> Sidecar {
+    let server = Store::default().server(settings, ALPN).unwrap();
+    let sites = vec![Site::new("primary", &[backend.address])];
+    let sidecar = Sidecar::open([127, 0, 0, 1].into(), Some(server), sites);
+    sidecar.ready().await;
+    sidecar
+}
+
+#[tokio::test]
+async fn a_listener_speaks_tls_1_2_and_1_3_and_agrees_on_http_1_1() {
+    let (authority, backend) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let sidecar = before(&volume.listener(), &backend).await;
+    for (version, expected) in [
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+    ] {
+        let visitor = Visitor {
+            versions: vec![version],
+            alpn: vec![b"h2", b"http/1.1"],
+            ..Visitor::trusting(&authority.pem)
+        };
+        let mut secure = visitor.connect(sidecar.address(), "app.test").await.unwrap();
+        assert_eq!((secure.version, secure.alpn), (Some(expected), Some(b"http/1.1".to_vec())));
+        assert_eq!(secure.client.get("/").await.text(), "one");
+        assert_eq!(secure.client.get("/").await.text(), "one", "the connection is kept");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_the_ca_is_let_in_and_one_of_another_never() {
+    let (authority, other, backend) = (Authority::new(), Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    for (mode, without) in [(ClientCaMode::Required, false), (ClientCaMode::Optional, true)] {
+        let client_ca = Some(ClientCa { file: volume.path("ca.crt"), mode });
+        let sidecar = before(&ListenerTls { client_ca, ..volume.listener() }, &backend).await;
+        let table = [
+            (Some(authority.issue(&["spark"])), true),
+            (Some(other.issue(&["spark"])), false),
+            (None, without),
+        ];
+        for (certificate, served) in table {
+            let visitor = Visitor { certificate, ..Visitor::trusting(&authority.pem) };
+            // In TLS 1.3 a client learns of its refusal only from its first read.
+            let answer = match visitor.connect(sidecar.address(), "app.test").await {
+                Ok(mut secure) => {
+                    secure.client.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n").await;
+                    secure.client.receive().await.is_ok()
+                }
+                Err(_) => false,
+            };
+            assert_eq!(answer, served, "{mode:?}, with a certificate: {}", visitor.certificate.is_some());
+        }
+    }
+    assert_eq!(backend.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn plain_text_at_a_listener_within_tls_reaches_no_backend() {
+    let (authority, backend) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let sidecar = before(&volume.listener(), &backend).await;
+    let mut client = sidecar.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: app\r\n\r\n").await;
+    assert!(client.receive().await.is_err());
+    assert!(backend.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_told_as_pem_and_serves_its_hosts() {
+    let backend = Backend::named("one").await;
+    let hosts = vec!["app.test".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+    let settings = ListenerTls { self_signed: Some(SelfSigned { hosts }), ..ListenerTls::default() };
+    let store = Store::default();
+    let server = store.server(&settings, ALPN).unwrap();
+    let pem = server.self_signed_pem().unwrap().to_owned();
+    let sidecar =
+        Sidecar::open([127, 0, 0, 1].into(), Some(server), vec![Site::new("primary", &[backend.address])]);
+    sidecar.ready().await;
+    for name in ["app.test", "127.0.0.1"] {
+        let mut secure = Visitor::trusting(&pem).connect(sidecar.address(), name).await.unwrap();
+        assert_eq!(secure.client.get("/").await.text(), "one");
+    }
+    assert!(Visitor::trusting(&pem).connect(sidecar.address(), "other.test").await.is_err());
+}
+
+#[tokio::test]
+async fn a_backend_is_asked_for_by_the_name_it_was_found_by_unless_the_settings_name_another() {
+    let (authority, plain) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["unused"]), &authority);
+    let pair = authority.issue(&["s3.test", "other.test", "127.0.0.1"]);
+    let backend = Terminator::start(server_config(&pair, None), plain.address).await;
+    for (server_name, host, expected) in [
+        (None, Some("s3.test"), Some("s3.test")),
+        (Some("other.test"), Some("s3.test"), Some("other.test")),
+        // An address is verified, but never asked for: SNI has names alone.
+        (None, None, None),
+    ] {
+        let server_name = server_name.map(|name: &str| name.parse().unwrap());
+        let settings = BackendTls { server_name, ..volume.backend() };
+        let client = Store::default().client(&settings).unwrap();
+        let site = Site::within(client, &[]);
+        let host = host.map(Arc::from);
+        let endpoints = vec![Endpoint { host, ..Endpoint::at(backend.address) }];
+        site.send(BackendSet { endpoints, unavailable: Vec::new(), answered: true });
+        let sidecar = Sidecar::open([127, 0, 0, 1].into(), None, vec![site]);
+        sidecar.ready().await;
+        let response = sidecar.get("/").await;
+        assert_eq!((response.status(), response.text()), (200, "one".to_owned()));
+        assert_eq!(backend.seen().last().unwrap().name.as_deref(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_asks_for_a_certificate_gets_it() {
+    let (authority, plain) = (Authority::new(), Backend::named("one").await);
+    let config = server_config(&authority.issue(&["127.0.0.1"]), Some(&authority));
+    let backend = Terminator::start(config, plain.address).await;
+    let volume = Volume::of(&authority.issue(&["spark"]), &authority);
+    let settings = BackendTls { client_certificate: Some(volume.key_pair()), ..volume.backend() };
+    let sidecar = towards(&settings, &backend).await;
+    assert_eq!(sidecar.get("/").await.text(), "one");
+    assert!(backend.seen().iter().all(|seen| seen.with_certificate));
+
+    let sidecar = towards(&volume.backend(), &backend).await;
+    let response = sidecar.get("/").await;
+    assert_eq!(response.status(), 502);
+    assert!(response.text().contains("CertificateRequired"), "{}", response.text());
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_backends_certificate_is_told_in_the_502() {
+    let (authority, other, plain) = (Authority::new(), Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["unused"]), &authority);
+    for (pair, told) in [
+        (
+            other.issue(&["127.0.0.1"]),
+            "the certificate is of a CA that is not trusted here: name its CA in the settings of tls",
+        ),
+        (authority.issue(&["s3.test"]), "the certificate is not for 127.0.0.1 but for"),
+        (authority.issue_as(&["127.0.0.1"], expired), "the certificate expired 60 minutes ago: renew it"),
+    ] {
+        let backend = Terminator::start(server_config(&pair, None), plain.address).await;
+        let sidecar = towards(&volume.backend(), &backend).await;
+        let response = sidecar.get("/").await;
+        assert_eq!(response.status(), 502, "{told}");
+        let line = format!("site primary backend {}: cannot connect: TLS: {told}", backend.address);
+        assert!(response.text().contains(&line), "{}", response.text());
+
+        let skipping = BackendTls { insecure_skip_verify: true, ..BackendTls::default() };
+        assert_eq!(towards(&skipping, &backend).await.get("/").await.text(), "one");
+    }
+    let site = Site::within(Store::default().client(&volume.backend()).unwrap(), &[plain.address]);
+    let sidecar = Sidecar::open([127, 0, 0, 1].into(), None, vec![site]);
+    let response = sidecar.get("/").await;
+    assert_eq!(response.status(), 502);
+    assert!(
+        response.text().contains("TLS: the other side speaks no TLS on this port"),
+        "{}",
+        response.text()
+    );
+}
+
+#[tokio::test]
+async fn sessions_with_a_backend_are_resumed() {
+    let (authority, plain) = (Authority::new(), Backend::named("one").await);
+    let backend =
+        Terminator::start(server_config(&authority.issue(&["127.0.0.1"]), None), plain.address).await;
+    let volume = Volume::of(&authority.issue(&["unused"]), &authority);
+    let sidecar = towards(&volume.backend(), &backend).await;
+    // The check's connection has no answer to read, and so takes no ticket home; the first request's does.
+    for _ in 0..4 {
+        let mut client = sidecar.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n").await;
+        client.receive().await.unwrap();
+        plain_connections_end(&sidecar).await;
+    }
+    assert!(backend.seen().iter().any(|seen| seen.resumed), "{:?}", backend.seen());
+}
+
+/// Waits until the pool has let go of its idle connections.
+async fn plain_connections_end(sidecar: &Sidecar) {
+    let sites: Vec<_> = sidecar.sites[0].input().backends.borrow().endpoints.clone();
+    sidecar.sites[0].set(&[]);
+    until("no backend", || sidecar.metric("sidecar_http_backend_up{").is_none()).await;
+    sidecar.sites[0].send(BackendSet { endpoints: sites, unavailable: Vec::new(), answered: true });
+    sidecar.ready().await;
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_under_load_without_a_failed_request() {
+    let (old, new, plain) = (Authority::new(), Authority::new(), Backend::named("one").await);
+    let clients = Authority::new();
+    let backend = Terminator::start(server_config(&old.issue(&["127.0.0.1"]), None), plain.address).await;
+    let outer = Volume::of(&old.issue(&["app.test"]), &clients);
+    let inner = Volume::of(&old.issue(&["spark"]), &old);
+    let mut registry = Registry::default();
+    let store = Store::register(&mut registry);
+    let client = store.client(&inner.backend()).unwrap();
+    let server = outer.server(&store);
+    let sidecar =
+        Sidecar::open([127, 0, 0, 1].into(), Some(server), vec![Site::within(client, &[backend.address])]);
+    sidecar.ready().await;
+
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = sidecar.address();
+    // Clients that trust both CAs: one keeps its connection, the others come anew for each request.
+    let both = [old.pem.clone(), new.pem.clone()];
+    let mut load = Vec::new();
+    for keeps in [true, false, false] {
+        let (stop, served, both) = (Arc::clone(&stop), Arc::clone(&served), both.clone());
+        load.push(tokio::spawn(async move {
+            let mut kept: Option<Client> = None;
+            while !stop.load(Ordering::Relaxed) {
+                let mut client = match kept.take() {
+                    Some(client) => client,
+                    None => connect_either(&both, address).await,
+                };
+                let response = client.get("/").await;
+                assert_eq!(response.status(), 200, "{}", response.text());
+                served.fetch_add(1, Ordering::Relaxed);
+                kept = Some(client).filter(|_| keeps);
+            }
+        }));
+    }
+    let more = |count: usize| {
+        let goal = served.load(Ordering::Relaxed) + count;
+        let served = Arc::clone(&served);
+        async move { until("requests", || served.load(Ordering::Relaxed) >= goal).await }
+    };
+    more(50).await;
+    // First trust both, then serve by the new one, then trust it alone: as rotations of a CA go.
+    let bundle = format!("{}{}", old.pem, new.pem);
+    inner.replace(&[("ca.crt", &bundle)]);
+    store.refresh();
+    more(50).await;
+    backend.set(server_config(&new.issue(&["127.0.0.1"]), None));
+    outer.rotate(&new.issue(&["app.test"]), &clients);
+    store.refresh();
+    more(50).await;
+    inner.replace(&[("ca.crt", &new.pem)]);
+    store.refresh();
+    more(50).await;
+    stop.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    assert!(Visitor::trusting(&old.pem).connect(address, "app.test").await.is_err(), "the old one is gone");
+}
+
+async fn connect_either(authorities: &[String], address: std::net::SocketAddr) -> Client {
+    for pem in authorities {
+        if let Ok(secure) = Visitor::trusting(pem).connect(address, "app.test").await {
+            return secure.client;
+        }
+    }
+    panic!("neither certificate is served");
+}
+
+#[tokio::test]
+async fn a_pair_that_does_not_fit_never_replaces_one_that_does() {
+    let authority = Authority::new();
+    let (first, second) = (authority.issue(&["app.test"]), authority.issue(&["app.test", "second.test"]));
+    let volume = Volume::of(&first, &authority);
+    let mut registry = Registry::default();
+    let store = Store::register(&mut registry);
+    let backend = Backend::named("one").await;
+    let server = volume.server(&store);
+    let sites = vec![Site::new("primary", &[backend.address])];
+    let sidecar = Sidecar::open([127, 0, 0, 1].into(), Some(server), sites);
+    sidecar.ready().await;
+    let failures = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = text.lines().find(|line| line.starts_with("sidecar_tls_reload_failures_total{"));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let visitor = Visitor::trusting(&authority.pem);
+
+    // Half of a change, as when files are renamed one after the other: no failure yet.
+    volume.replace(&[("tls.crt", &second.certificate), ("tls.key", &first.key)]);
+    store.refresh();
+    assert_eq!(failures(), 0);
+    visitor.connect(sidecar.address(), "app.test").await.unwrap();
+    for _ in 0..3 {
+        store.refresh();
+    }
+    assert_eq!(failures(), 1, "it is told once");
+    visitor.connect(sidecar.address(), "app.test").await.unwrap();
+    volume.replace(&[("tls.crt", "")]);
+    for _ in 0..3 {
+        store.refresh();
+    }
+    assert_eq!(failures(), 2);
+    assert!(visitor.connect(sidecar.address(), "second.test").await.is_err());
+
+    volume.rotate(&second, &authority);
+    store.refresh();
+    visitor.connect(sidecar.address(), "second.test").await.unwrap();
+    assert_eq!(failures(), 2);
+}
+
+#[tokio::test]
+async fn tls_begins_and_ends_at_a_running_listener_without_closing_a_connection() {
+    let (authority, backend) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let mut sidecar = Sidecar::start(&[backend.address]).await;
+    let mut plain = sidecar.client().await;
+    assert_eq!(plain.get("/").await.text(), "one");
+
+    sidecar.update_tls(Some(volume.server(&Store::default())));
+    let visitor = Visitor::trusting(&authority.pem);
+    let mut secure = visitor.connect(sidecar.address(), "app.test").await.unwrap().client;
+    assert_eq!(secure.get("/").await.text(), "one");
+    assert_eq!(plain.get("/").await.text(), "one");
+
+    sidecar.update_tls(None);
+    assert_eq!(sidecar.get("/").await.text(), "one");
+    assert_eq!(secure.get("/").await.text(), "one");
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_keeps_nobody_out() {
+    let (authority, backend) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let sidecar = before(&volume.listener(), &backend).await;
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(sidecar.client().await);
+    }
+    let visitor = Visitor::trusting(&authority.pem);
+    let mut secure = visitor.connect(sidecar.address(), "app.test").await.unwrap();
+    assert_eq!(secure.client.get("/").await.text(), "one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_does_not_come_is_cut_off() {
+    let authority = Authority::new();
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let server = volume.server(&Store::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _silent = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let started = tokio::time::Instant::now();
+    let error = server.accept(sidecar::net::Socket::Tcp(stream)).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(started.elapsed().as_secs(), Duration::from_secs(10).as_secs());
+}
+
+#[tokio::test]
+async fn checks_go_within_tls_and_say_what_is_wrong() {
+    let (authority, other, plain) = (Authority::new(), Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["unused"]), &authority);
+    for (pair, up) in [(authority.issue(&["127.0.0.1"]), 1.0), (other.issue(&["127.0.0.1"]), 0.0)] {
+        let backend = Terminator::start(server_config(&pair, None), plain.address).await;
+        let sidecar = towards(&volume.backend(), &backend).await;
+        assert_eq!(sidecar.metric("sidecar_http_backend_up{"), Some(up));
+    }
+}
