@@ -2,8 +2,6 @@
 
 use std::{rc::Rc, sync::atomic::Ordering, time::Instant};
 
-use crds::units::Address;
-
 use super::{
     h1::Upload,
     metrics::Counters,
@@ -44,10 +42,6 @@ impl Drop for Inflight {
 }
 
 impl Exchange {
-    pub(super) fn address(&self) -> &Address {
-        &self.busy.backend().address
-    }
-
     pub(super) fn answered(&self, status: u16) {
         self.busy.backend().detail.answered(status);
     }

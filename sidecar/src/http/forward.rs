@@ -8,12 +8,13 @@ use std::{io, rc::Rc, time::Instant};
 
 use super::{
     exchange::Exchange,
-    h1::{Attempt, Client, FIRST_BYTE, Failure, Upload},
+    h1::{Attempt, Client, FIRST_BYTE, Failure, Upload, Wire},
     message::{Edits, RequestHead, ResponseHead},
     pool::{Connection, Pool},
     reply::Refusal,
     thread::Thread,
     tries::Tries,
+    verdict::{LOOKED_AT, Verdict},
 };
 
 /// Why there is no answer of a backend.
@@ -23,19 +24,27 @@ pub(super) enum Unanswered {
     Gone,
 }
 
+/// A request, and what is to be sent of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) request: &'a RequestHead,
+    pub(super) edits: Edits<'a>,
+    /// The rest of an answer of which this backend has sent the beginning, and failed.
+    pub(super) resumes: Option<u64>,
+}
+
 /// Finds a backend that answers; the head of the answer is in `response` then.
 pub(super) async fn forward(
     thread: &Rc<Thread>,
     client: &mut Client,
     upload: &mut Upload,
-    request: &RequestHead,
+    call: Call<'_>,
     response: &mut ResponseHead,
 ) -> Result<Exchange, Unanswered> {
     thread.budget.deposit();
-    let tries = Tries::default();
-    Forward { thread, client, upload, request, response, replayable: request.is_replayable(), tries }
-        .run()
-        .await
+    let tries = call.resumes.map(Tries::rather_not).unwrap_or_default();
+    let replayable = call.request.is_replayable();
+    Forward { thread, client, upload, call, response, replayable, tries }.run().await
 }
 
 /// A request on its way to a backend.
@@ -43,7 +52,7 @@ struct Forward<'a> {
     thread: &'a Rc<Thread>,
     client: &'a mut Client,
     upload: &'a mut Upload,
-    request: &'a RequestHead,
+    call: Call<'a>,
     response: &'a mut ResponseHead,
     replayable: bool,
     tries: Tries,
@@ -69,7 +78,14 @@ impl Forward<'_> {
                 }
             };
             match self.send(&mut connection, &pool).await {
-                Ok(()) => return Ok(Exchange { pool, connection, busy }),
+                Ok(()) => {
+                    let verdict = self.judge(&mut connection.wire).await;
+                    let elsewhere = verdict == Verdict::Unavailable && self.may_go_elsewhere(&pool);
+                    if !(elsewhere && self.thread.budget.withdraw(Instant::now())) {
+                        return Ok(Exchange { pool, connection, busy });
+                    }
+                    self.tries.unavailable(&pool, self.response.status);
+                }
                 Err(Failure::Gone) => return Err(Unanswered::Gone),
                 Err(Failure::Body(bad)) => return Err(Unanswered::Refused(bad.into())),
                 Err(Failure::Unsent) => self.tries.unsent(&pool, connection.reused),
@@ -105,7 +121,7 @@ impl Forward<'_> {
 
     /// A pooled connection at first, a new one once a request was sent: what closed one may have closed the others too.
     async fn connection(&self, pool: &Pool) -> io::Result<Connection> {
-        let pooled = self.tries.is_first() && !self.request.upgrade;
+        let pooled = self.tries.is_first() && !self.call.request.upgrade;
         if pooled && !self.replayable {
             // A request that cannot be sent again must not meet a close that has come but was not noticed yet: after the
             // yield, this thread has seen all that the kernel has.
@@ -119,21 +135,17 @@ impl Forward<'_> {
 
     async fn send(&mut self, connection: &mut Connection, pool: &Pool) -> Result<(), Failure> {
         self.tries.sent();
-        self.request.write(connection.wire.output.bytes(), Edits::default());
+        self.call.request.write(connection.wire.output.bytes(), self.call.edits);
         let (tries, replayable, thread) = (&self.tries, self.replayable, self.thread);
-        let give_up = || {
-            let elsewhere = |id| id == pool.backend.id || tries.has(id);
-            replayable
-                && tries.may_send_again()
-                && thread.local().route.has_another(elsewhere)
-                && thread.budget.withdraw(Instant::now())
-        };
+        let give_up =
+            || may_go_elsewhere(thread, tries, replayable, pool) && thread.budget.withdraw(Instant::now());
         let attempt = Attempt {
             client: self.client,
             upload: self.upload,
             backend: &mut connection.wire,
-            request: self.request,
+            request: self.call.request,
             response: self.response,
+            passes_interim: self.call.resumes.is_none(),
         };
         let sent = attempt.run(give_up).await;
         match sent {
@@ -143,6 +155,19 @@ impl Forward<'_> {
             }
             sent => sent,
         }
+    }
+
+    /// What the answer says of its backend. A 503 tells more in its body.
+    async fn judge(&mut self, backend: &mut Wire) -> Verdict {
+        if self.response.status != 503 {
+            return Verdict::of(self.response, &[]);
+        }
+        self.client.peek(backend, self.response.framing, LOOKED_AT).await;
+        Verdict::of(self.response, backend.input())
+    }
+
+    fn may_go_elsewhere(&self, pool: &Pool) -> bool {
+        may_go_elsewhere(self.thread, &self.tries, self.replayable, pool)
     }
 
     fn has_another(&self) -> bool {
@@ -162,4 +187,10 @@ impl Forward<'_> {
             Refusal::Failed { listener, tries }
         })
     }
+}
+
+/// Whether a request that this backend has failed can be sent to another.
+fn may_go_elsewhere(thread: &Thread, tries: &Tries, replayable: bool, pool: &Pool) -> bool {
+    let tried = |id| id == pool.backend.id || tries.has(id);
+    replayable && tries.may_send_again() && thread.local().route.has_another(tried)
 }

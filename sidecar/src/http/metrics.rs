@@ -27,6 +27,7 @@ pub(super) struct Counters {
     answers: [AtomicU64; 5],
     pub(super) retries: AtomicU64,
     pub(super) connect_failures: AtomicU64,
+    pub(super) resumed: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) received: AtomicU64,
 }
@@ -107,7 +108,7 @@ struct PerBackend {
     value: fn(&Backend<Counters>) -> Option<u64>,
 }
 
-const PER_BACKEND: [PerBackend; 6] = [
+const PER_BACKEND: [PerBackend; 7] = [
     PerBackend {
         name: "sidecar_http_retries",
         help: "Requests that were sent again because this backend failed them.",
@@ -119,6 +120,12 @@ const PER_BACKEND: [PerBackend; 6] = [
         help: "Connects to the backend that failed or timed out.",
         kind: MetricType::Counter,
         value: |backend| Some(backend.detail.connect_failures.load(Ordering::Relaxed)),
+    },
+    PerBackend {
+        name: "sidecar_http_resumed",
+        help: "Answers of other backends that broke off and were gone on with by this one.",
+        kind: MetricType::Counter,
+        value: |backend| Some(backend.detail.resumed.load(Ordering::Relaxed)),
     },
     PerBackend {
         name: "sidecar_http_sent_bytes",

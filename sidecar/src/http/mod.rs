@@ -13,8 +13,10 @@ mod message;
 mod metrics;
 mod pool;
 mod reply;
+mod resume;
 mod thread;
 mod tries;
+mod verdict;
 
 /// Protocols spoken within TLS, on both sides.
 pub const ALPN: &[&[u8]] = &[b"http/1.1"];

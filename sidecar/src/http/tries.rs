@@ -23,6 +23,11 @@ pub(super) struct Tries {
 }
 
 impl Tries {
+    /// This backend only where there is no other.
+    pub(super) fn rather_not(id: u64) -> Self {
+        Self { ids: vec![id], stale: vec![id], ..Self::default() }
+    }
+
     pub(super) fn has(&self, id: u64) -> bool {
         self.unreachable >= MAX_UNREACHABLE || self.ids.contains(&id)
     }
@@ -70,6 +75,12 @@ impl Tries {
         self.failed(pool, &format!("no response within {} s", limit.as_secs()));
         pool.backend.doubt();
         self.timed_out = true;
+    }
+
+    /// It answered that it cannot serve.
+    pub(super) fn unavailable(&mut self, pool: &Rc<Pool>, status: u16) {
+        self.failed(pool, &format!("answered {status}"));
+        pool.backend.doubt();
     }
 
     fn failed(&mut self, pool: &Rc<Pool>, cause: &str) {

@@ -7,6 +7,7 @@ mod bodies;
 mod failures;
 mod forwarding;
 mod lifecycle;
+mod retries;
 mod support;
 mod tls;
 mod tls_files;

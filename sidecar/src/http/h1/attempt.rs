@@ -135,6 +135,8 @@ pub(in crate::http) struct Attempt<'a> {
     pub(in crate::http) backend: &'a mut Wire,
     pub(in crate::http) request: &'a RequestHead,
     pub(in crate::http) response: &'a mut ResponseHead,
+    /// The client waits for a head, and may be told that it takes time.
+    pub(in crate::http) passes_interim: bool,
 }
 
 impl Attempt<'_> {
@@ -224,7 +226,7 @@ impl Attempt<'_> {
         if self.response.status == 100 {
             self.upload.gated = false;
         }
-        if wanted && self.request.version == Version::Http11 {
+        if wanted && self.passes_interim && self.request.version == Version::Http11 {
             let out = self.client.wire.output.bytes();
             self.response.write(out, self.request, Framing::None, false);
         }

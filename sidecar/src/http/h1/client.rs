@@ -15,8 +15,8 @@ use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
     http::{
         exchange::Inflight,
-        forward::{Unanswered, forward},
-        message::{BadRequest, Framing, MAX_HEAD, Method, RequestHead, Version},
+        forward::{Call, Unanswered, forward},
+        message::{BadRequest, Edits, Framing, MAX_HEAD, Method, RequestHead, Version},
         reply::Refusal,
         thread::{Scratch, Thread},
     },
@@ -31,6 +31,9 @@ const HEAD: Duration = Duration::from_secs(30);
 
 /// While draining, an idle connection stays open this long for a request that may be on its way.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// Longest wait for the body of an error, which tells what kind it is.
+const PEEK: Duration = Duration::from_millis(500);
 
 /// A client that is still sending a body that nobody wants gets this long, and this many bytes, to see the answer: closing
 /// with unread bytes is a reset, which takes away an answer that has not been read.
@@ -154,7 +157,8 @@ impl Client {
         let Scratch { request, response } = scratch;
         let mut upload = Upload::new(request);
         let inflight = Inflight::start(thread);
-        match forward(thread, self, &mut upload, request, response).await {
+        let call = Call { request, edits: Edits::default(), resumes: None };
+        match forward(thread, self, &mut upload, call, response).await {
             Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, request, response).await,
             Err(Unanswered::Gone) => Next::Gone,
             Err(Unanswered::Refused(refusal)) => {
@@ -199,6 +203,30 @@ impl Client {
 
     pub(super) fn answering(&mut self, answering: bool) {
         self.answering = answering;
+    }
+
+    /// Waits a moment for the beginning of a body, so that it can be looked at.
+    pub(in crate::http) async fn peek(&mut self, backend: &mut Wire, framing: Framing, most: usize) {
+        let wanted = match framing {
+            Framing::None => 0,
+            Framing::Length(length) => usize::try_from(length).unwrap_or(most).min(most),
+            Framing::Chunked | Framing::UntilClose => most,
+        };
+        self.alarm.set_after(PEEK);
+        poll_fn(|context| {
+            loop {
+                let input = backend.input();
+                if input.len() >= wanted || framing == Framing::Chunked && input.ends_with(b"0\r\n\r\n") {
+                    return Poll::Ready(());
+                }
+                match backend.poll_fill(context, SMALL, SMALL) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.alarm.poll(context),
+                }
+            }
+        })
+        .await;
     }
 
     async fn end(mut self, next: Next) {

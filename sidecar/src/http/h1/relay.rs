@@ -4,8 +4,9 @@ use std::{
     future::poll_fn,
     io,
     rc::Rc,
+    sync::atomic::Ordering,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::io::copy_bidirectional;
@@ -17,13 +18,19 @@ use super::{
 };
 use crate::http::{
     exchange::{Exchange, Inflight},
-    message::{Framing, RequestHead, ResponseHead},
+    forward::{Call, forward},
+    message::{Edits, Framing, RequestHead, ResponseHead},
+    resume::Resume,
     thread::Thread,
 };
+
+/// Times that one answer is gone on with, at most.
+const MOST_RESUMES: u32 = 3;
 
 /// Neither side takes or gives anything of a body for this time: the transfer has failed.
 const STALLED: Duration = Duration::from_secs(300);
 
+/// Passes an answer on, whose head is in `response`.
 pub(super) async fn relay(
     thread: &Rc<Thread>,
     client: &mut Client,
@@ -31,7 +38,7 @@ pub(super) async fn relay(
     mut exchange: Exchange,
     inflight: Inflight,
     request: &RequestHead,
-    response: &ResponseHead,
+    response: &mut ResponseHead,
 ) -> Next {
     exchange.answered(response.status);
     let framing = framing_for(request, response.framing);
@@ -58,9 +65,10 @@ pub(super) async fn relay(
         Ok(()) => {}
         Err(PumpError::Sink(_)) => return Next::Gone,
         Err(error) => {
-            let address = exchange.address();
-            tracing::debug!(%address, %error, "a backend's answer broke off");
-            return Next::Abort;
+            broke_off(&exchange, &error);
+            let resumed = resume(thread, client, &mut upload, &download, exchange, request, response).await;
+            let Some(resumed) = resumed else { return Next::Abort };
+            (exchange, download) = resumed;
         }
     }
     // Before the client can know, so that its next request finds the connection, and the backend with one request less.
@@ -76,6 +84,53 @@ pub(super) async fn relay(
         (true, true) => Next::Close,
         (false, _) => Next::Linger,
     }
+}
+
+fn broke_off(exchange: &Exchange, error: &PumpError) {
+    let backend = exchange.busy.backend();
+    backend.doubt();
+    tracing::debug!(address = %backend.address, %error, "a backend's answer broke off");
+}
+
+/// Has the rest of an answer that broke off sent by another backend, where nobody can tell the difference. None when the
+/// answer has to stay broken.
+async fn resume(
+    thread: &Rc<Thread>,
+    client: &mut Client,
+    upload: &mut Upload,
+    download: &Pump,
+    failed: Exchange,
+    request: &RequestHead,
+    response: &mut ResponseHead,
+) -> Option<(Exchange, Pump)> {
+    let resume = Resume::of(request, response)?;
+    let (mut received, mut last) = (download.moved(), failed.busy.backend().id);
+    drop(failed);
+    for _ in 0..MOST_RESUMES {
+        if !thread.budget.withdraw(Instant::now()) {
+            return None;
+        }
+        let lines = resume.lines(received);
+        let edits = Edits { without: &["range"], extra: &lines };
+        let call = Call { request, edits, resumes: Some(last) };
+        let mut exchange = forward(thread, client, upload, call, response).await.ok()?;
+        exchange.answered(response.status);
+        if !resume.is_continued_by(response, received) {
+            return None;
+        }
+        exchange.busy.backend().detail.resumed.fetch_add(1, Ordering::Relaxed);
+        let mut rest = Pump::new(response.framing, Recode::Keep);
+        let ended = receive(client, upload, &mut rest, &mut exchange).await;
+        exchange.count(upload, rest.received());
+        match ended {
+            Ok(()) => return Some((exchange, rest)),
+            Err(PumpError::Sink(_)) => return None,
+            Err(error) => broke_off(&exchange, &error),
+        }
+        received += rest.moved();
+        last = exchange.busy.backend().id;
+    }
+    None
 }
 
 /// Moves both bodies until the answer has been received to its end.

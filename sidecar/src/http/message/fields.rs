@@ -161,6 +161,19 @@ impl Fields {
         &self.text
     }
 
+    /// The first value of a field.
+    pub(in crate::http) fn get<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
+        self.all(name).next()
+    }
+
+    /// Each value of a field.
+    pub(in crate::http) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields
+            .iter()
+            .filter(|field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| self.value(field))
+    }
+
     pub(super) fn known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.fields.iter().filter(move |field| field.known == known).map(|field| self.value(field))
     }
