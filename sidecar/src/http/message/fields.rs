@@ -174,6 +174,13 @@ impl Fields {
             .map(|field| self.value(field))
     }
 
+    /// Name and value of each field.
+    #[cfg(test)]
+    pub(super) fn each(&self) -> impl Iterator<Item = (String, &[u8])> {
+        let name = |field| String::from_utf8_lossy(self.name(field)).into_owned();
+        self.fields.iter().map(move |field| (name(field), self.value(field)))
+    }
+
     pub(super) fn known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.fields.iter().filter(move |field| field.known == known).map(|field| self.value(field))
     }

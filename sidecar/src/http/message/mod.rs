@@ -6,6 +6,8 @@
 mod chunks;
 mod fields;
 mod framing;
+#[cfg(test)]
+mod oracle;
 mod request;
 mod response;
 #[cfg(test)]
