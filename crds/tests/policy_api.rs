@@ -90,6 +90,87 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ),
         ("no interval", http(&listener("a", "9000", SITE, ", health: {interval: 0s}")), "longer than zero"),
         ("bad path", http(&listener("a", "9000", SITE, ", health: {path: ready}")), "health.path"),
+        (
+            "hash without header",
+            http(&listener("a", "9000", SITE, ", balance: HeaderHash")),
+            "write both or neither",
+        ),
+        (
+            "header without hash",
+            http(&listener("a", "9000", SITE, ", hashHeader: X-A")),
+            "write both or neither",
+        ),
+        (
+            "bad header",
+            http(&listener("a", "9000", SITE, ", balance: HeaderHash, hashHeader: 'X: A'")),
+            "hashHeader",
+        ),
+        ("bad balance", http(&listener("a", "9000", SITE, ", balance: Least")), "spec.http[0].balance"),
+        (
+            "bad zones",
+            http(&listener("a", "9000", SITE, ", trafficDistribution: Zone")),
+            "trafficDistribution",
+        ),
+        (
+            "base above max",
+            http(&listener("a", "9000", SITE, ", outlierDetection: {baseEjectionTime: 10m}")),
+            "at most maxEjectionTime",
+        ),
+        (
+            "no ejection time",
+            http(&listener("a", "9000", SITE, ", outlierDetection: {baseEjectionTime: 0s}")),
+            "longer than zero",
+        ),
+        (
+            "more than all",
+            http(&listener("a", "9000", SITE, ", outlierDetection: {maxEjectedPercent: 101}")),
+            "maxEjectedPercent",
+        ),
+        (
+            "no requests",
+            http(&listener("a", "9000", SITE, ", backendLimits: {maxRequests: 0}")),
+            "backendLimits.maxRequests",
+        ),
+        (
+            "heavy",
+            http(&listener(
+                "a",
+                "9000",
+                "{name: s, backends: [{addresses: ['10.0.0.1:80'], weight: 1001}]}",
+                "",
+            )),
+            "backends[0].weight",
+        ),
+        (
+            "status range counts down",
+            http(&listener("a", "9000", SITE, ", health: {path: /, expectedStatuses: ['299-200']}")),
+            "smaller code first",
+        ),
+        (
+            "bad status",
+            http(&listener("a", "9000", SITE, ", health: {path: /, expectedStatuses: [99]}")),
+            "expectedStatuses[0]",
+        ),
+        (
+            "bad status text",
+            http(&listener("a", "9000", SITE, ", health: {path: /, expectedStatuses: [2xx]}")),
+            "expectedStatuses[0]",
+        ),
+        (
+            "no status",
+            http(&listener("a", "9000", SITE, ", health: {expectedStatuses: []}")),
+            "expectedStatuses",
+        ),
+        (
+            "host without path",
+            http(&listener("a", "9000", SITE, ", health: {host: example.com}")),
+            "add path",
+        ),
+        (
+            "bad host header",
+            http(&listener("a", "9000", SITE, ", health: {path: /, host: a b}")),
+            "health.host",
+        ),
         ("bad name", http(&listener("A_b", "9000", SITE, "")), "spec.http[0].name"),
         (
             "bad host",
@@ -141,8 +222,16 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     port: 9000
     sites:
     - {{name: primary, backends: [{{service: {{name: minio, namespace: storage, port: 9000}}}}]}}
-    - {{name: recovery, backends: [{{addresses: ['10.9.0.{{1...4}}:9000', '[fd00::1]:{{9000...9003}}']}}, {{dns: {{host: s3.example.com, port: 9000}}}}]}}
-    health: {{path: /minio/health/ready, interval: 5s}}
+    - {{name: recovery, backends: [{{addresses: ['10.9.0.{{1...4}}:9000', '[fd00::1]:{{9000...9003}}'], weight: 0}}, {{dns: {{host: s3.example.com, port: 9000}}}}]}}
+    health:
+      {{path: /a, lastSitePath: /b, host: 's3.example.com:9000', port: 9001, interval: 5s, jitterPercent: 0,
+       expectedStatuses: [200, '204', '300-399'], optimistic: true, panic: false}}
+    balance: HeaderHash
+    hashHeader: X-Tenant
+    slowStart: 30s
+    trafficDistribution: PreferSameZone
+    outlierDetection: {{consecutiveErrors: 0, maxEjectionTime: 1h30m}}
+    backendLimits: {{maxRequests: 100, maxConnections: 100, maxPending: 10}}
   - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}]}}
 "
     );
@@ -155,6 +244,13 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     assert_eq!(stored.spec.http[0].address.to_string(), "127.0.0.1");
     assert_eq!(stored.spec.http[0].health.unhealthy_threshold, 3);
     assert_eq!(stored.spec.http[0].health.timeout.to_string(), "2s");
+    let statuses = stored.spec.http[0].health.expected_statuses.iter().map(ToString::to_string);
+    assert_eq!(statuses.collect::<Vec<_>>(), ["200", "204", "300-399"]);
+    let sources = stored.spec.http[0].sites.iter().flat_map(|site| &site.backends);
+    assert_eq!(sources.map(|source| source.weight).collect::<Vec<_>>(), [1, 0, 1]);
+    assert_eq!(stored.spec.http[1].outlier_detection.consecutive_errors, 5);
+    assert_eq!(stored.spec.http[1].health.expected_statuses, ["200".parse().unwrap()]);
+    assert!(stored.spec.http[1].health.panic);
     assert_eq!(stored.spec.injection.drain_timeout.to_string(), "1m30s");
     assert!(apply(&namespace, &policy).await?.status.success());
     assert_eq!(policies.get("data").await?.metadata.generation, Some(1), "a second apply is no edit");

@@ -3,10 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::balance::{MAX_WEIGHT, default_weight};
 use crate::units::{AddressPattern, DnsName};
 
 /// One source of backends as it is written: exactly one of the fields is set. [`Backend::source`] parses it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Backend {
     /// The EndpointSlices of a Kubernetes Service.
@@ -25,6 +26,19 @@ pub struct Backend {
     /// Written by the operator for what it could not resolve: no backends, and the reason for the 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unresolved: Option<UnresolvedBackend>,
+
+    /// Share of the requests that each backend of this source gets, relative to the others of its site. 0 takes no new
+    /// requests.
+    #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
+    #[schemars(range(max = MAX_WEIGHT))]
+    pub weight: u32,
+}
+
+/// The one source of a [`Backend`], and its weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedSource {
+    pub source: BackendSource,
+    pub weight: u32,
 }
 
 /// A [`Backend`] with its one source chosen.
@@ -37,6 +51,11 @@ pub enum BackendSource {
 }
 
 impl Backend {
+    /// The one source that is set, with its weight; `None` when there are none or several.
+    pub fn weighted_source(&self) -> Option<WeightedSource> {
+        self.source().map(|source| WeightedSource { source, weight: self.weight })
+    }
+
     /// The one source that is set; `None` when there are none or several.
     pub fn source(&self) -> Option<BackendSource> {
         match (&self.service, &self.addresses, &self.dns, &self.unresolved) {
@@ -49,9 +68,9 @@ impl Backend {
     }
 }
 
-impl From<BackendSource> for Backend {
-    fn from(source: BackendSource) -> Self {
-        let none = Self::default();
+impl From<WeightedSource> for Backend {
+    fn from(WeightedSource { source, weight }: WeightedSource) -> Self {
+        let none = Self { service: None, addresses: None, dns: None, unresolved: None, weight };
         match source {
             BackendSource::Service(service) => Self { service: Some(service), ..none },
             BackendSource::Addresses(addresses) => Self { addresses: Some(addresses), ..none },
@@ -59,6 +78,17 @@ impl From<BackendSource> for Backend {
             BackendSource::Unresolved(unresolved) => Self { unresolved: Some(unresolved), ..none },
         }
     }
+}
+
+/// With the weight that a source has by default.
+impl From<BackendSource> for WeightedSource {
+    fn from(source: BackendSource) -> Self {
+        Self { source, weight: default_weight() }
+    }
+}
+
+fn is_default_weight(weight: &u32) -> bool {
+    *weight == default_weight()
 }
 
 /// A Service by the port name that its EndpointSlices use, which is not the number that its clients use.

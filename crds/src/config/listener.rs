@@ -3,8 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, BackendTls, HealthCheck, ListenerTls};
-use crate::units::{Address, ListenAddress};
+use super::{
+    Backend, BackendLimits, BackendTls, Balance, HealthCheck, ListenerTls, OutlierDetection,
+    TrafficDistribution,
+    balance::{HEADER_PATTERN, is_default},
+};
+use crate::units::{Address, Duration, ListenAddress};
 
 pub const MAX_LISTENERS: u32 = 16;
 pub const MAX_SITES: u32 = 8;
@@ -38,6 +42,32 @@ pub struct HttpListener {
     /// Active checks of every backend of every site. Without it, a TCP connect every 5 s.
     #[serde(default)]
     pub health: HealthCheck,
+
+    /// How a backend is chosen for a request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balance: Balance,
+
+    /// The header that HeaderHash goes by, such as `X-Tenant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = HEADER_PATTERN))]
+    pub hash_header: Option<String>,
+
+    /// Time in which a backend that is new, or back, grows from a tenth of its share of the requests to all of it. Without
+    /// it, it has all of it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
+
+    /// Whether backends in the zone of the pod come first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub traffic_distribution: TrafficDistribution,
+
+    /// Passive checks: backends whose requests fail in a row are taken out for a while.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub outlier_detection: OutlierDetection,
+
+    /// The most that this sidecar asks of one backend at once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub backend_limits: BackendLimits,
 }
 
 impl HttpListener {

@@ -5,12 +5,19 @@
 //! sidecars of an older release keep getting edits after the operator was upgraded.
 
 mod backend;
+mod balance;
 mod health;
 mod listener;
 mod tls;
 
-pub use backend::{AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend};
-pub use health::HealthCheck;
+pub use backend::{
+    AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend, WeightedSource,
+};
+pub(crate) use balance::default_weight;
+pub use balance::{
+    BackendLimits, Balance, HEADER_PATTERN, MAX_WEIGHT, OutlierDetection, TrafficDistribution,
+};
+pub use health::{HOST_PATTERN, HealthCheck};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    config::{DnsBackend, HealthCheck, MAX_SITES},
+    config::{
+        BackendLimits, Balance, DnsBackend, HEADER_PATTERN, HealthCheck, MAX_SITES, MAX_WEIGHT,
+        OutlierDetection, TrafficDistribution,
+    },
     schema,
-    units::AddressPattern,
+    units::{AddressPattern, Duration},
 };
 
 const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -21,6 +24,10 @@ const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 /// A local address that the sidecar opens for the application, and where its requests go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "(self.balance == 'HeaderHash') == has(self.hashHeader)",
+    "message": "hashHeader is the header that HeaderHash goes by: write both or neither",
+})]))]
 pub struct HttpListenerSpec {
     /// Names the listener in logs, metrics and errors.
     #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
@@ -51,6 +58,38 @@ pub struct HttpListenerSpec {
     /// Active checks of every backend of every site. Without it, a TCP connect every 5 s.
     #[serde(default)]
     pub health: HealthCheck,
+
+    /// How a backend is chosen for a request. LeastRequest: of two drawn at random, the one with fewer requests under way.
+    /// PeakEwma: the same, by requests under way times recent latency. RoundRobin: one after the other. Random: any.
+    /// HeaderHash: the same one for the same value of hashHeader; a request without that header goes by LeastRequest.
+    #[serde(default)]
+    pub balance: Balance,
+
+    /// The header that HeaderHash goes by, such as `X-Tenant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = HEADER_PATTERN))]
+    pub hash_header: Option<String>,
+
+    /// Time in which a backend that is new, or back, grows from a tenth of its share of the requests to all of it. Without
+    /// it, it has all of it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
+
+    /// Whether backends in the zone of the pod come first. Auto: where their Service wants it by its own
+    /// trafficDistribution. PreferSameZone: always. None: never. The zone is the pod's label topology.kubernetes.io/zone,
+    /// which Kubernetes 1.35 and newer set.
+    #[serde(default)]
+    pub traffic_distribution: TrafficDistribution,
+
+    /// Passive checks: a backend whose requests fail in a row, while others of its site answer well, is taken out for a
+    /// while.
+    #[serde(default)]
+    pub outlier_detection: OutlierDetection,
+
+    /// The most that this sidecar asks of one backend at once. Requests go to others, and where all have as much as they
+    /// may, they are answered with 503 and Retry-After at once. Without a number there is no limit.
+    #[serde(default)]
+    pub backend_limits: BackendLimits,
 }
 
 /// An ordered group of backends.
@@ -67,7 +106,7 @@ pub struct SiteSpec {
 }
 
 /// One source of backends: exactly one of the fields.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [json!({
     "rule": "[has(self.service), has(self.addresses), has(self.dns)].exists_one(set, set)",
@@ -86,6 +125,12 @@ pub struct BackendReference {
     /// The addresses of a DNS name, asked again when its TTL has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsBackend>,
+
+    /// Share of the requests that each backend of this source gets, relative to the others of its site. 0 takes no new
+    /// requests: those under way finish.
+    #[serde(default = "crate::config::default_weight")]
+    #[schemars(range(max = MAX_WEIGHT))]
+    pub weight: u32,
 }
 
 /// A Service, in this namespace or in one that exports to it.

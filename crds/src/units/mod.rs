@@ -7,6 +7,7 @@ mod duration;
 mod host;
 mod listen;
 mod quantity;
+mod status;
 
 pub use address::{Address, MAX_SOCKET_PATH};
 pub use addresses::{AddressPattern, MAX_ADDRESSES};
@@ -14,6 +15,7 @@ pub use duration::Duration;
 pub use host::DnsName;
 pub use listen::ListenAddress;
 pub use quantity::Quantity;
+pub use status::StatusRange;
 
 /// Why a text is not a value of its unit. The message names the text and says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crds::{
     config::{
         AddressFamily, Backend, BackendSource, DnsBackend, HttpListener, PolicyReference, ServiceBackend,
-        SidecarConfig, Site, UnresolvedBackend,
+        SidecarConfig, Site, UnresolvedBackend, WeightedSource,
     },
     names::annotations,
     policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
@@ -84,6 +84,12 @@ impl Resolver<'_> {
                 })
                 .collect(),
             health: listener.health.clone(),
+            balance: listener.balance,
+            hash_header: listener.hash_header.clone(),
+            slow_start: listener.slow_start,
+            traffic_distribution: listener.traffic_distribution,
+            outlier_detection: listener.outlier_detection.clone(),
+            backend_limits: listener.backend_limits.clone(),
         }
     }
 
@@ -96,7 +102,7 @@ impl Resolver<'_> {
         } else {
             BackendSource::Dns(backend.dns.clone()?)
         };
-        Some(source.into())
+        Some(WeightedSource { source, weight: backend.weight }.into())
     }
 
     fn service(&mut self, reference: &ServiceReference) -> BackendSource {
@@ -222,6 +228,13 @@ fn external(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use crds::{
+        config::{Balance, TrafficDistribution},
+        units::Duration,
+    };
+
     use super::*;
     use crate::controller::{facts::NamespaceFact, testing};
 
@@ -346,6 +359,35 @@ mod tests {
             assert_eq!(source(&resolution), BackendSource::Dns(dns));
             assert!(resolution.slices_of.is_empty());
         }
+    }
+
+    #[test]
+    fn what_the_policy_says_of_the_balance_reaches_the_sidecar() {
+        let world = world();
+        testing::policy(
+            &world,
+            "analytics",
+            "data",
+            "backends: [{service: {name: minio, port: 9000}, weight: 3}, {addresses: ['10.0.0.1:80'], weight: 0}]",
+        );
+        let key = Key::new("analytics", "data");
+        let mut policy = Arc::unwrap_or_clone(world.policies.get(&key).unwrap().policy.clone().unwrap());
+        let listener = &mut policy.spec.http[0];
+        listener.balance = Balance::HeaderHash;
+        listener.hash_header = Some("X-Tenant".to_owned());
+        listener.slow_start = Some(Duration::from_secs(30));
+        listener.traffic_distribution = TrafficDistribution::PreferSameZone;
+        listener.outlier_detection.consecutive_errors = 7;
+        listener.backend_limits.max_requests = Some(100);
+        let wanted = listener.clone();
+        let resolved = &resolve(&key, &policy, &world).config.http[0];
+        let weights: Vec<_> = resolved.sites[0].backends.iter().map(|backend| backend.weight).collect();
+        assert_eq!(weights, [3, 0]);
+        assert_eq!((resolved.balance, &resolved.hash_header), (wanted.balance, &wanted.hash_header));
+        assert_eq!(resolved.slow_start, wanted.slow_start);
+        assert_eq!(resolved.traffic_distribution, wanted.traffic_distribution);
+        assert_eq!(resolved.outlier_detection, wanted.outlier_detection);
+        assert_eq!(resolved.backend_limits, wanted.backend_limits);
     }
 
     #[test]

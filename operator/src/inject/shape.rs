@@ -78,6 +78,8 @@ impl Shape {
                 field("POD_NAMESPACE", "metadata.namespace"),
                 field("POD_IP", "status.podIP"),
                 field("NODE_NAME", "spec.nodeName"),
+                // Kubernetes 1.35 copies it from the node. It is empty where nobody sets the label.
+                field("SIDECAR_ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
             ],
             "ports": [{"name": "sidecar-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
             "startupProbe": {

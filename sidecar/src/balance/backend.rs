@@ -1,15 +1,22 @@
 //! What threads share about one backend: atomics, and nothing else.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use crds::units::Address;
 use tokio::sync::Notify;
 
-use super::{Condition, Endpoint};
-use crate::net::tls::{Client, Peer};
+use super::{
+    Condition,
+    outcome::{Latency, Outcome, Streak},
+    shared::Shared,
+};
+use crate::net::tls::Peer;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -23,30 +30,50 @@ pub struct Backend<D> {
     pub tls: Option<Peer>,
     pub detail: D,
     outstanding: AtomicUsize,
+    /// Open connections, those under way among them.
+    connections: AtomicUsize,
+    /// Connections under way.
+    pending: AtomicUsize,
     /// A connect failed since the last good check.
     suspect: AtomicBool,
     condition: AtomicU8,
     check_now: Notify,
+    pub(super) streak: Streak,
+    pub(super) latency: Latency,
+    shared: Arc<Shared>,
+    /// As configured, for metrics.
+    weight: AtomicU32,
+    ejected: AtomicBool,
+    ejections: AtomicU64,
 }
 
 impl<D: Default> Backend<D> {
-    pub fn new(site: Arc<str>, address: Address) -> Self {
-        Self::within(site, &Endpoint::at(address), None)
-    }
-
-    /// A backend that is met within TLS, if there is a client.
-    pub fn within(site: Arc<str>, endpoint: &Endpoint, tls: Option<&Arc<Client>>) -> Self {
-        let peer = |client| Peer::new(Arc::clone(client), &endpoint.address, endpoint.host.as_deref());
+    /// `tls`: it is met within TLS. `latency`: what to assume until it has answered.
+    pub(super) fn new(
+        site: Arc<str>,
+        address: Address,
+        tls: Option<Peer>,
+        shared: Arc<Shared>,
+        latency: Latency,
+    ) -> Self {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             site,
-            address: endpoint.address.clone(),
-            tls: tls.map(peer),
+            address,
+            tls,
             detail: D::default(),
             outstanding: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
             suspect: AtomicBool::new(false),
             condition: AtomicU8::new(Condition::Unknown.code()),
             check_now: Notify::new(),
+            streak: Streak::default(),
+            latency,
+            shared,
+            weight: AtomicU32::new(1),
+            ejected: AtomicBool::new(false),
+            ejections: AtomicU64::new(0),
         }
     }
 }
@@ -63,8 +90,43 @@ impl<D> Backend<D> {
         Busy(Arc::clone(self))
     }
 
+    /// Leave to open one more connection; none while the backend has as many as its limits allow, open or under way.
+    pub fn connect(self: &Arc<Self>) -> Option<Connecting<D>> {
+        let open = Open::new(self, self.shared.max_connections())?;
+        Connecting::new(open, self.shared.max_pending())
+    }
+
+    /// Connections open or under way on all threads.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How a try has ended, called once for each; `latency` is the time that the head of the response took, or until the
+    /// failure. A failed connect makes the backend suspect, and a break or a time-out has it checked. Locks nothing.
+    pub fn observe(&self, outcome: Outcome, latency: Duration) {
+        match outcome {
+            Outcome::ClientAborted => return,
+            Outcome::Good => {
+                self.streak.succeed(&self.shared.clock);
+                if self.shared.measures() {
+                    self.latency.sample(latency);
+                }
+                return;
+            }
+            Outcome::ConnectFailed => self.suspect(),
+            Outcome::Broken | Outcome::TimedOut => self.doubt(),
+            Outcome::ServerError | Outcome::Throttled => {}
+        }
+        if outcome != Outcome::Throttled {
+            self.shared.failed(self.streak.fail(&self.shared.clock));
+        }
+        if self.shared.measures() {
+            self.latency.fail(latency);
+        }
+    }
+
     /// Connecting failed: no more requests while others are there, and a check at once.
-    pub fn suspect(&self) {
+    fn suspect(&self) {
         if !self.suspect.swap(true, Ordering::Relaxed) {
             self.check_now.notify_one();
         }
@@ -83,12 +145,42 @@ impl<D> Backend<D> {
         Condition::from_code(self.condition.load(Ordering::Relaxed))
     }
 
+    /// As configured; 0 takes no new requests.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Out of traffic because requests failed.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
     pub(super) fn trust(&self) {
         self.suspect.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn set_condition(&self, condition: Condition) {
         self.condition.store(condition.code(), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    pub(super) fn eject(&self) {
+        self.ejected.store(true, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes it back into traffic, with a clean slate.
+    pub(super) fn readmit(&self) {
+        self.streak.forget();
+        self.ejected.store(false, Ordering::Relaxed);
     }
 
     pub(super) async fn check_wanted(&self) {
@@ -108,5 +200,99 @@ impl<D> Busy<D> {
 impl<D> Drop for Busy<D> {
     fn drop(&mut self) {
         self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection that is being opened; dropping it gives up.
+pub struct Connecting<D>(Open<D>);
+
+/// One open connection.
+pub struct Open<D>(Arc<Backend<D>>);
+
+impl<D> Connecting<D> {
+    fn new(open: Open<D>, limit: usize) -> Option<Self> {
+        // Counts before it asks, so that two threads never take the last place both.
+        let full = open.0.pending.fetch_add(1, Ordering::Relaxed) >= limit;
+        let connecting = Self(open);
+        (!full).then_some(connecting)
+    }
+
+    /// The connection is there; it counts for as long as the result lives.
+    pub fn established(self) -> Open<D> {
+        Open(Arc::clone(self.0.recount()))
+    }
+}
+
+impl<D> Drop for Connecting<D> {
+    fn drop(&mut self) {
+        self.0.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<D> Open<D> {
+    fn new(backend: &Arc<Backend<D>>, limit: usize) -> Option<Self> {
+        let full = backend.connections.fetch_add(1, Ordering::Relaxed) >= limit;
+        let open = Self(Arc::clone(backend));
+        (!full).then_some(open)
+    }
+
+    /// Counts once more, for a successor of this one.
+    fn recount(&self) -> &Arc<Backend<D>> {
+        self.0.connections.fetch_add(1, Ordering::Relaxed);
+        &self.0
+    }
+}
+
+impl<D> Drop for Open<D> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::Rules;
+
+    fn backend(limits: &str) -> Arc<Backend<()>> {
+        let listener = format!("{{name: a, port: 1, sites: [], backendLimits: {limits}}}");
+        let listener: crds::config::HttpListener = serde_yaml::from_str(&listener).unwrap();
+        let shared = Arc::<Shared>::default();
+        shared.adopt(&Rules::from(&listener));
+        Arc::new(Backend::new("s".into(), "10.0.0.1:80".parse().unwrap(), None, shared, Latency::default()))
+    }
+
+    #[test]
+    fn connections_are_bounded_open_and_under_way() {
+        let backend = backend("{maxConnections: 3, maxPending: 2}");
+        let first = backend.connect().unwrap();
+        let second = backend.connect().unwrap();
+        assert!(backend.connect().is_none(), "two are under way");
+        let first = first.established();
+        let third = backend.connect().unwrap();
+        assert_eq!(backend.connections(), 3);
+        let second = second.established();
+        assert!(backend.connect().is_none(), "three are there");
+        drop((second, third));
+        assert_eq!(backend.connections(), 1);
+        assert!(backend.connect().is_some());
+        drop(first);
+        assert_eq!((backend.connections(), backend.pending.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_aborts_a_slow_down_and_a_501_never_count() {
+        let backend = backend("{}");
+        for outcome in [Outcome::ServerError, Outcome::ConnectFailed, Outcome::Broken, Outcome::TimedOut] {
+            backend.observe(outcome, Duration::ZERO);
+        }
+        assert_eq!(backend.streak.failures(), 4);
+        for _ in 0..100 {
+            backend.observe(Outcome::ClientAborted, Duration::ZERO);
+            backend.observe(Outcome::Throttled, Duration::ZERO);
+        }
+        assert_eq!(backend.streak.failures(), 4);
+        backend.observe(Outcome::Good, Duration::ZERO);
+        assert_eq!(backend.streak.failures(), 0);
     }
 }

@@ -69,6 +69,11 @@ impl Health {
         self.condition
     }
 
+    /// Up, and no check says otherwise.
+    pub(super) fn is_surely_up(&self) -> bool {
+        self.condition == Condition::Up && self.contradicting == 0
+    }
+
     /// Takes in one check. `suspect`: the data path could not connect either, so a failure needs no confirmation.
     pub(super) fn checked(&mut self, outcome: Result<(), Cause>, suspect: bool, thresholds: Thresholds) {
         match (self.condition, outcome) {

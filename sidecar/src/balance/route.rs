@@ -1,17 +1,58 @@
 //! Which backends may take traffic now, in which order, and if none, why. Pure: sets and conditions -> route -> pick.
+//!
+//! The first site with a live backend takes all traffic. Within it the tiers stand in the order in which they are asked:
+//! backends of the own zone, of the others, and those that are terminating.
 
 use std::{fmt::Write as _, sync::Arc};
 
-use super::{Backend, BackendSet, Condition, health::Cause, pick::pick};
+use crds::config::Balance;
+
+use super::{
+    Backend, BackendSet, Condition, Endpoint, Rules,
+    hash::hash,
+    health::Cause,
+    shared::Shared,
+    tier::{Choice, Share, Tier},
+    zone,
+};
 
 /// A snapshot that requests are sent by.
 pub struct Route<D> {
     /// All backends of all sites, for counters and connections.
     pub backends: Vec<Arc<Backend<D>>>,
-    /// Indices into `backends`; none is empty. A tier takes traffic only when those before it have nothing to offer.
-    tiers: Vec<Vec<usize>>,
+    /// Those that have someone to offer.
+    sites: Vec<SiteTiers>,
     /// One line for each site, for the answer when there is no backend.
     pub unavailable: String,
+    balance: Balance,
+    hash_header: Option<Arc<str>>,
+    /// Requests under way from which on a backend is full.
+    max_requests: usize,
+    shared: Arc<Shared>,
+}
+
+/// What is to be said about one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// [`hash`](super::hash) of the value of [`Route::hash_header`]; none without that header.
+    pub hash: Option<u64>,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Picked {
+    /// Index into [`Route::backends`].
+    Backend(usize),
+    /// There are backends, and each has as many requests as its limits allow.
+    Full,
+    None,
+}
+
+/// The tiers of one site; none is empty.
+struct SiteTiers {
+    tiers: Vec<Tier>,
+    /// Thousandths of the requests that the first tier keeps; the next one gets the others.
+    kept: usize,
 }
 
 /// A site as [`Route::plan`] takes it in.
@@ -27,34 +68,65 @@ pub(super) struct Member<D> {
     pub(super) condition: Condition,
     /// What the last check failed with.
     pub(super) failure: Option<String>,
-    pub(super) terminating: bool,
+    pub(super) ejected: bool,
+    /// The configured weight for now; 0 takes no new requests.
+    pub(super) weight: u32,
+}
+
+impl<D> Member<D> {
+    /// Could take traffic, were it not for ejection.
+    fn is_usable(&self) -> bool {
+        self.condition.is_usable() && self.weight > 0
+    }
 }
 
 impl<D> Route<D> {
-    pub(super) fn plan(sites: &[SiteState<D>]) -> Self {
-        let mut route = Self { backends: Vec::new(), tiers: Vec::new(), unavailable: String::new() };
-        let mut panicking = Vec::new();
-        for site in sites {
+    pub(super) fn plan(states: &[SiteState<D>], rules: &Rules, shared: &Arc<Shared>) -> Self {
+        let mut route = Self {
+            balance: rules.balance,
+            hash_header: rules.hash_header.clone(),
+            max_requests: rules.limits.requests,
+            shared: Arc::clone(shared),
+            unavailable: String::new(),
+            ..Self::empty()
+        };
+        let (mut ejected, mut panicking) = (None, None);
+        for site in states {
             let first = route.backends.len();
             route.backends.extend(site.members.iter().map(|member| Arc::clone(&member.backend)));
-            let tier = |wanted: &dyn Fn(&Member<D>) -> bool| -> Vec<usize> {
-                (first..)
-                    .zip(&site.members)
-                    .filter(|(_, member)| wanted(member))
-                    .map(|(index, _)| index)
-                    .collect()
+            let tier = |wanted: &dyn Fn(&Member<D>, &Endpoint) -> bool| {
+                let members = (first..).zip(&site.members).zip(&site.set.endpoints);
+                let members = members.filter(|((_, member), endpoint)| wanted(member, endpoint));
+                let share = |((backend, member), _): ((usize, &Member<D>), _)| Share {
+                    backend,
+                    weight: member.weight,
+                    identity: hash(member.backend.address.to_string().as_bytes()),
+                };
+                Tier::new(members.map(share).collect(), rules.balance)
             };
-            route.tiers.push(tier(&|member| member.condition.is_usable() && !member.terminating));
-            route.tiers.push(tier(&|member| member.condition.is_usable() && member.terminating));
+            let serving = |member: &Member<D>| member.is_usable() && !member.ejected;
+            let zone = zone::split(rules.distribution, &site.members, &site.set.endpoints);
+            let tiers = [
+                tier(&|member, endpoint| serving(member) && !endpoint.terminating && zone.is_near(endpoint)),
+                tier(&|member, endpoint| serving(member) && !endpoint.terminating && !zone.is_near(endpoint)),
+                tier(&|member, endpoint| serving(member) && endpoint.terminating),
+            ];
+            let kept = if tiers[0].is_some() && tiers[1].is_some() { zone.kept } else { zone::ALL };
+            let tiers: Vec<_> = tiers.into_iter().flatten().collect();
+            if !tiers.is_empty() {
+                route.sites.push(SiteTiers { tiers, kept });
+            }
+            ejected = ejected.or_else(|| tier(&|member, _| member.is_usable() && member.ejected));
             if !site.members.is_empty() {
-                panicking = tier(&|member| member.condition == Condition::Down(Cause::Failed));
+                let failed = Condition::Down(Cause::Failed);
+                panicking = tier(&|member, _| member.condition == failed && member.weight > 0);
             }
             route.explain(site);
         }
-        route.tiers.retain(|tier| !tier.is_empty());
-        // Checks alone never take the last site away: what they failed may still serve.
-        if route.tiers.is_empty() && !panicking.is_empty() {
-            route.tiers.push(panicking);
+        if route.sites.is_empty() {
+            // Failed requests alone never make an outage, nor do failed checks in the last site: those may still serve.
+            let last_resort = ejected.or_else(|| panicking.filter(|_| rules.panic));
+            route.sites.extend(last_resort.map(|tier| SiteTiers { tiers: vec![tier], kept: zone::ALL }));
         }
         route
     }
@@ -66,16 +138,21 @@ impl<D> Route<D> {
             .iter()
             .map(|source| format!("{}: {}", source.what, source.message))
             .collect();
+        let all = site.members.len();
         let down = site.members.iter().filter(|member| !member.condition.is_usable());
         if let Some(failure) = down.clone().find_map(|member| member.failure.as_deref()) {
-            let (down, all) = (down.count(), site.members.len());
+            let down = down.count();
             reasons.push(match (down, all) {
                 (_, 1) => format!("the only backend failed its last check: {failure}"),
                 _ if down == all => format!("all {all} backends failed their last check: {failure}"),
                 _ => format!("{down} of {all} backends failed their last check: {failure}"),
             });
         }
-        if reasons.is_empty() && site.members.is_empty() {
+        let drained = site.members.iter().filter(|member| member.weight == 0).count();
+        if drained > 0 {
+            reasons.push(format!("{drained} of {all} backends have weight 0, which takes no requests"));
+        }
+        if reasons.is_empty() && all == 0 {
             reasons.push(
                 if site.set.answered { "it has no backends now" } else { "its backends are not known yet" }
                     .to_owned(),
@@ -91,30 +168,93 @@ impl<D> Route<D> {
     pub fn empty() -> Self {
         Self {
             backends: Vec::new(),
-            tiers: Vec::new(),
+            sites: Vec::new(),
             unavailable: "its backends are not known yet\n".to_owned(),
+            balance: Balance::default(),
+            hash_header: None,
+            max_requests: usize::MAX,
+            shared: Arc::default(),
         }
     }
 
-    /// The index of a backend to send to: of the first tier that has one, by least requests. A suspect one only when
-    /// there is nothing else.
-    pub fn pick(&self, tried: impl Fn(u64) -> bool, mut random: impl FnMut(usize) -> usize) -> Option<usize> {
-        let mut among = |suspects: bool| {
-            self.tiers.iter().find_map(|tier| {
-                let backend = |position: usize| &self.backends[tier[position]];
-                let eligible = |position: usize| {
-                    (suspects || !backend(position).is_suspect()) && !tried(backend(position).id)
-                };
-                pick(tier.len(), eligible, |position| backend(position).outstanding(), &mut random)
-                    .map(|position| tier[position])
-            })
-        };
-        among(false).or_else(|| among(true))
+    /// Name of the header, in lower case, whose value is to be hashed; none where requests do not go by a hash.
+    pub fn hash_header(&self) -> Option<&str> {
+        self.hash_header.as_deref()
     }
 
-    /// Whether there is a backend that was not tried.
+    /// Whether requests go by latencies. If not, [`Backend::observe`] does not look at them.
+    pub fn measures(&self) -> bool {
+        self.balance == Balance::PeakEwma
+    }
+
+    /// The backend to send to: of the first tier of the first site that has one. A suspect one only when there is nothing
+    /// else. A site whose backends are all full is not passed over: the next one is for outages. `random` gives a number
+    /// below its argument.
+    pub fn pick(
+        &self,
+        wish: &Wish,
+        tried: impl Fn(u64) -> bool,
+        mut random: impl FnMut(usize) -> usize,
+    ) -> Picked {
+        match self.pick_among(wish, &|backend| !backend.is_suspect() && !tried(backend.id), &mut random) {
+            Picked::None => self.pick_among(wish, &|backend| !tried(backend.id), &mut random),
+            picked => picked,
+        }
+    }
+
+    fn pick_among(
+        &self,
+        wish: &Wish,
+        wanted: &impl Fn(&Backend<D>) -> bool,
+        random: &mut impl FnMut(usize) -> usize,
+    ) -> Picked {
+        for site in &self.sites {
+            let mut tiers = [0, 1, 2];
+            if site.kept < zone::ALL && Self::lot(wish, random) >= site.kept {
+                tiers.swap(0, 1);
+            }
+            for tier in tiers.iter().filter_map(|&tier| site.tiers.get(tier)) {
+                let picked = tier.pick(&mut Choice {
+                    balance: self.balance,
+                    hash: wish.hash,
+                    turns: &self.shared.turns,
+                    eligible: |index: usize| wanted(&self.backends[index]) && !self.is_full(index),
+                    load: |index: usize| self.load(index),
+                    random: &mut *random,
+                });
+                if let Some(index) = picked {
+                    return Picked::Backend(index);
+                }
+            }
+            if site.tiers.iter().flat_map(Tier::backends).any(|index| wanted(&self.backends[index])) {
+                return Picked::Full;
+            }
+        }
+        Picked::None
+    }
+
+    /// A number below [`zone::ALL`], the same for the same hash.
+    fn lot(wish: &Wish, random: &mut impl FnMut(usize) -> usize) -> usize {
+        wish.hash.map_or_else(|| random(zone::ALL), |hash| (hash % zone::ALL as u64) as usize)
+    }
+
+    fn is_full(&self, index: usize) -> bool {
+        self.backends[index].outstanding() >= self.max_requests
+    }
+
+    fn load(&self, index: usize) -> u64 {
+        let backend = &self.backends[index];
+        let outstanding = backend.outstanding() as u64;
+        match self.balance {
+            Balance::PeakEwma => backend.latency.micros().saturating_mul(outstanding + 1),
+            _ => outstanding,
+        }
+    }
+
+    /// Whether there is a backend that was not tried and is not full.
     pub fn has_another(&self, tried: impl Fn(u64) -> bool) -> bool {
-        self.tiers.iter().flatten().any(|&index| !tried(self.backends[index].id))
+        let mut backends = self.sites.iter().flat_map(|site| &site.tiers).flat_map(Tier::backends);
+        backends.any(|index| !tried(self.backends[index].id) && !self.is_full(index))
     }
 
     /// Has all backends checked at once, since one of them may be back.
@@ -126,140 +266,10 @@ impl<D> Route<D> {
 
     /// Whether some backend may take traffic.
     pub fn is_live(&self) -> bool {
-        !self.tiers.is_empty()
+        !self.sites.is_empty()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::balance::{Endpoint, Unavailable};
-
-    const UP: Condition = Condition::Up;
-    const FAILED: Condition = Condition::Down(Cause::Failed);
-    const REFUSED: Condition = Condition::Down(Cause::Refused);
-
-    fn site(name: &str, members: &[(Condition, bool)]) -> SiteState<()> {
-        let members: Vec<_> = members
-            .iter()
-            .zip(1u16..)
-            .map(|(&(condition, terminating), port)| Member {
-                backend: Arc::new(Backend::new(name.into(), ([127, 0, 0, 1], port).into())),
-                condition,
-                failure: (!condition.is_usable()).then(|| "connection refused".to_owned()),
-                terminating,
-            })
-            .collect();
-        let endpoints = members
-            .iter()
-            .map(|member| Endpoint {
-                terminating: member.terminating,
-                ..Endpoint::at(member.backend.address.clone())
-            })
-            .collect();
-        let set = BackendSet { endpoints, unavailable: Vec::new(), answered: true };
-        SiteState { name: name.into(), set: Arc::new(set), members }
-    }
-
-    /// Condition of each backend of a site, and whether it is terminating.
-    type Members<'a> = &'a [(Condition, bool)];
-
-    /// The site and port that each of 100 requests goes to.
-    fn targets(route: &Route<()>) -> Vec<String> {
-        let mut random = fastrand::Rng::with_seed(1);
-        let mut targets: Vec<_> = (0..100)
-            .filter_map(|_| route.pick(|_| false, |below| random.usize(..below)))
-            .map(|index| &route.backends[index])
-            .map(|backend| format!("{}{}", backend.site, backend.address.ip().unwrap().port()))
-            .collect();
-        targets.sort();
-        targets.dedup();
-        targets
-    }
-
-    #[test]
-    fn the_first_site_with_a_live_backend_takes_all_traffic() {
-        let b = || site("b", &[(UP, false)]);
-        let table: [(Members<'_>, &[&str]); 6] = [
-            (&[(UP, false), (UP, false)], &["a1", "a2"]),
-            (&[(Condition::Unknown, false), (FAILED, false)], &["a1"]),
-            (&[(UP, false), (UP, true)], &["a1"]),
-            (&[(FAILED, false), (UP, true)], &["a2"]),
-            (&[(FAILED, false), (REFUSED, true)], &["b1"]),
-            (&[], &["b1"]),
-        ];
-        for (a, expected) in table {
-            assert_eq!(targets(&Route::plan(&[site("a", a), b()])), expected, "{a:?}");
-        }
-    }
-
-    #[test]
-    fn checks_alone_never_take_the_last_site_away() {
-        let table: [(Members<'_>, Members<'_>, &[&str]); 4] = [
-            (&[(FAILED, false)], &[(FAILED, false), (FAILED, false)], &["b1", "b2"]),
-            (&[(FAILED, false)], &[(FAILED, false), (REFUSED, false)], &["b1"]),
-            (&[(FAILED, false)], &[(REFUSED, false)], &[]),
-            (&[(FAILED, false)], &[], &["a1"]),
-        ];
-        for (a, b, expected) in table {
-            assert_eq!(targets(&Route::plan(&[site("a", a), site("b", b)])), expected, "{a:?} {b:?}");
-        }
-    }
-
-    #[test]
-    fn a_suspect_is_used_only_when_there_is_nothing_else() {
-        let route = Route::plan(&[site("a", &[(UP, false), (UP, false)]), site("b", &[(UP, false)])]);
-        route.backends[0].suspect();
-        assert_eq!(targets(&route), ["a2"]);
-        route.backends[1].suspect();
-        assert_eq!(targets(&route), ["b1"]);
-        route.backends[2].suspect();
-        assert_eq!(targets(&route), ["a1", "a2"]);
-    }
-
-    #[test]
-    fn the_reason_names_each_site_and_what_it_lacks() {
-        let mut missing = site("primary", &[]);
-        missing.set = Arc::new(BackendSet {
-            endpoints: Vec::new(),
-            unavailable: vec![Unavailable {
-                what: "Service storage/minio".into(),
-                message: "does not exist".into(),
-            }],
-            answered: true,
-        });
-        let route = Route::plan(&[
-            missing,
-            site("recovery", &[(REFUSED, false), (REFUSED, false)]),
-            site("last", &[]),
-        ]);
-        assert_eq!(
-            route.unavailable,
-            "site primary: Service storage/minio: does not exist\n\
-             site recovery: all 2 backends failed their last check: connection refused\n\
-             site last: it has no backends now\n"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_tried_is_never_picked_again(
-            conditions in prop::collection::vec((0u8..4, any::<bool>()), 1..8), tries in 1usize..10,
-        ) {
-            let members: Vec<_> = conditions.iter().map(|&(code, terminating)| (Condition::from_code(code), terminating)).collect();
-            let route = Route::plan(&[site("a", &members)]);
-            let mut tried = Vec::new();
-            let mut random = fastrand::Rng::with_seed(3);
-            for _ in 0..tries {
-                let another = route.has_another(|id| tried.contains(&id));
-                let picked = route.pick(|id| tried.contains(&id), |below| random.usize(..below));
-                prop_assert_eq!(picked.is_some(), another);
-                let Some(index) = picked else { break };
-                prop_assert!(!tried.contains(&route.backends[index].id));
-                tried.push(route.backends[index].id);
-            }
-        }
-    }
-}
+#[path = "route_tests.rs"]
+mod tests;

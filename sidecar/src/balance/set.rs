@@ -23,12 +23,34 @@ pub struct Endpoint {
     pub terminating: bool,
     /// The name that its source is asked for, which TLS expects in the backend's certificate. Static addresses have none.
     pub host: Option<Arc<str>>,
+    /// Share of the requests relative to the set's others; 0 takes no new ones.
+    pub weight: u32,
+    /// Where its node is.
+    pub zone: Nearness,
+    /// For whom its Service's hints say that it is.
+    pub hinted: Nearness,
+}
+
+/// A place as seen from the zone of this sidecar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nearness {
+    #[default]
+    Unknown,
+    Here,
+    Elsewhere,
 }
 
 impl Endpoint {
-    /// One that serves, of a source without a name.
+    /// One that serves, of a source without a name, in a place unknown.
     pub fn at(address: impl Into<Address>) -> Self {
-        Self { address: address.into(), terminating: false, host: None }
+        Self {
+            address: address.into(),
+            terminating: false,
+            host: None,
+            weight: 1,
+            zone: Nearness::Unknown,
+            hinted: Nearness::Unknown,
+        }
     }
 }
 

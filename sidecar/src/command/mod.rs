@@ -74,6 +74,10 @@ struct Run {
     #[arg(long, value_name = "IP", env = "POD_IP", hide = true)]
     pod_ip: Option<String>,
 
+    /// Zone of the machine, for backends that are preferred in the same zone
+    #[arg(long, value_name = "NAME", env = "SIDECAR_ZONE", hide_env_values = true)]
+    zone: Option<String>,
+
     /// How the pod runs this container: it tells when to stop accepting after SIGTERM
     #[arg(long, value_enum, default_value = "native")]
     mode: Mode,
@@ -139,6 +143,7 @@ impl Run {
             admin_address: self
                 .admin_address
                 .unwrap_or_else(|| default_admin_address(self.pod_ip.as_deref())),
+            zone: self.zone.filter(|zone| !zone.is_empty()),
             mode: self.mode,
         })?;
         Ok(())

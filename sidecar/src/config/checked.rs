@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crds::{
-    config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig},
+    config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig, WeightedSource},
     units::Address,
 };
 
@@ -26,7 +26,7 @@ pub struct CheckedListener {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedSite {
     name: String,
-    sources: Vec<BackendSource>,
+    sources: Vec<WeightedSource>,
     tls: Option<BackendTls>,
 }
 
@@ -40,7 +40,11 @@ impl Checked {
                 .map(|site| CheckedSite {
                     name: site.name.clone(),
                     tls: site.tls.clone(),
-                    sources: site.backends.iter().filter_map(crds::config::Backend::source).collect(),
+                    sources: site
+                        .backends
+                        .iter()
+                        .filter_map(crds::config::Backend::weighted_source)
+                        .collect(),
                 })
                 .collect(),
             listener,
@@ -67,7 +71,8 @@ impl Checked {
 
     /// Every source of every site, as often as it is named.
     pub fn sources(&self) -> impl Iterator<Item = &BackendSource> {
-        self.http.iter().flat_map(|listener| &listener.sites).flat_map(|site| &site.sources)
+        let sites = self.http.iter().flat_map(|listener| &listener.sites);
+        sites.flat_map(|site| &site.sources).map(|weighted| &weighted.source)
     }
 }
 
@@ -94,7 +99,7 @@ impl CheckedSite {
         &self.name
     }
 
-    pub fn sources(&self) -> &[BackendSource] {
+    pub fn sources(&self) -> &[WeightedSource] {
         &self.sources
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crds::{
-    config::{Backend, HealthCheck, HttpListener, ListenerTls, Site},
+    config::{Backend, Balance, HealthCheck, HttpListener, ListenerTls, OutlierDetection, Site},
     units::{Address, ListenAddress},
 };
 
@@ -36,6 +36,8 @@ pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> V
             listener_tls(tls, &format!("{path}.tls"), &mut problems);
         }
         health(&listener.health, &path, &mut problems);
+        balance(listener, &path, &mut problems);
+        outliers(&listener.outlier_detection, &path, &mut problems);
         sites(listener, &path, &mut problems);
     }
     problems
@@ -112,6 +114,45 @@ fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
                 "write a duration such as 5s or 500ms",
             ));
         }
+    }
+    for (field, set) in [("lastSitePath", health.last_site_path.is_some()), ("host", health.host.is_some())] {
+        if set && health.path.is_none() {
+            problems.push(Problem::at(
+                format!("{path}.health.{field}"),
+                "there is no path, so that the check is a TCP connect",
+                "add path, which the sites are checked with",
+            ));
+        }
+    }
+}
+
+fn balance(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
+    let by_hash = listener.balance == Balance::HeaderHash;
+    if by_hash && listener.hash_header.is_none() {
+        problems.push(Problem::at(
+            format!("{path}.hashHeader"),
+            "balance is HeaderHash, and no header is named",
+            "name the header whose value decides, such as X-Tenant",
+        ));
+    }
+    if !by_hash && listener.hash_header.is_some() {
+        problems.push(Problem::at(
+            format!("{path}.hashHeader"),
+            "balance goes by no header",
+            "write balance: HeaderHash, or remove hashHeader",
+        ));
+    }
+}
+
+fn outliers(rules: &OutlierDetection, path: &str, problems: &mut Vec<Problem>) {
+    let (base, max) = (rules.base_ejection_time, rules.max_ejection_time);
+    let path = format!("{path}.outlierDetection.baseEjectionTime");
+    if base.as_std().is_zero() {
+        let remedy = "write a duration such as 30s; consecutiveErrors: 0 switches ejection off";
+        problems.push(Problem::at(path, "it is zero", remedy));
+    } else if base > max {
+        let message = format!("{base} is longer than maxEjectionTime, which is {max}");
+        problems.push(Problem::at(path, message, "raise maxEjectionTime or lower baseEjectionTime"));
     }
 }
 

@@ -5,13 +5,19 @@
 
 use std::{str::FromStr, sync::LazyLock};
 
-use crds::units::{AddressPattern, DnsName, Duration, ListenAddress};
+use crds::{
+    config::{HEADER_PATTERN, HOST_PATTERN},
+    units::{AddressPattern, DnsName, Duration, ListenAddress, StatusRange},
+};
 use serde_json::{Map, Value};
 
 use super::Problem;
 
 /// Longest list of one file's problems: enough to mend it, too short to flood a log.
 const MAX_PROBLEMS: usize = 100;
+
+/// A value that is written with quotes or without, as Kubernetes calls it.
+const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(crds::generate::config_schema);
 
@@ -139,6 +145,9 @@ fn resolve<'a>(schema: &'a Value, value: &Value) -> Option<&'a Value> {
         return resolve(SCHEMA.pointer(name.strip_prefix('#')?)?, value);
     }
     let Some(branches) = schema.get("anyOf").and_then(Value::as_array) else { return Some(schema) };
+    if schema.get(INT_OR_STRING).is_some() {
+        return Some(schema);
+    }
     let null = |branch: &&Value| branch.get("type").is_some_and(|kind| kind == "null");
     if value.is_null() && branches.iter().any(|branch| null(&branch)) {
         return None;
@@ -147,6 +156,9 @@ fn resolve<'a>(schema: &'a Value, value: &Value) -> Option<&'a Value> {
 }
 
 fn types(schema: &Value) -> Vec<&str> {
+    if schema.get(INT_OR_STRING).is_some() {
+        return vec!["integer", "string"];
+    }
     match schema.get("type") {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
@@ -216,7 +228,10 @@ fn parser(schema: &Value) -> Option<Parser> {
             (pattern_of::<Duration>(), unit::<Duration>),
             (pattern_of::<DnsName>(), unit::<DnsName>),
             (pattern_of::<ListenAddress>(), unit::<ListenAddress>),
+            (pattern_of::<StatusRange>(), unit::<StatusRange>),
             (Some("^/[!-~]*$".to_owned()), request_path),
+            (Some(HEADER_PATTERN.to_owned()), header_name),
+            (Some(HOST_PATTERN.to_owned()), host_header),
         ]
     });
     let pattern = schema.get("pattern")?.as_str();
@@ -245,6 +260,23 @@ fn request_path(text: &str) -> Result<(), (String, String)> {
     }
     let message = format!("{text:?} is not the path of a request");
     Err((message, "write it with a leading slash and without spaces, as in /health/ready".to_owned()))
+}
+
+fn header_name(text: &str) -> Result<(), (String, String)> {
+    http::HeaderName::from_bytes(text.as_bytes()).map(drop).map_err(|_| {
+        (format!("{text:?} is not the name of a header"), "write it without colon, as in X-Tenant".to_owned())
+    })
+}
+
+fn host_header(text: &str) -> Result<(), (String, String)> {
+    text.parse::<http::uri::Authority>()
+        .ok()
+        .filter(|host| !host.as_str().contains('@'))
+        .map(drop)
+        .ok_or_else(|| {
+            let message = format!("{text:?} is not a host");
+            (message, "write a name or address, with a port or without, as in s3.example.com:9000".to_owned())
+        })
 }
 
 #[cfg(test)]

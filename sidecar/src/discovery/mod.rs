@@ -18,7 +18,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use crds::config::{BackendSource, DnsBackend, ServiceBackend};
+use crds::config::{BackendSource, DnsBackend, ServiceBackend, WeightedSource};
 use tokio::sync::watch;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -38,6 +38,8 @@ pub struct Discovery {
     state: Arc<StateDir>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Of this process, where it is known.
+    zone: Option<Arc<str>>,
     followed: HashMap<Identity, Weak<Followed>>,
 }
 
@@ -63,19 +65,25 @@ impl Discovery {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { cluster, lookup, state, tasks, stop, followed: HashMap::new() }
+        Self { cluster, lookup, state, tasks, stop, zone: None, followed: HashMap::new() }
+    }
+
+    /// Tells backends of this zone from others.
+    pub fn in_zone(self, zone: Option<&str>) -> Self {
+        Self { zone: zone.map(Arc::from), ..self }
     }
 
     /// The merged set of a site's sources. Its first value holds all that is known by now. The sources are followed until
     /// the receiver and its clones are dropped.
-    pub fn subscribe(&mut self, sources: &[BackendSource]) -> Backends {
+    pub fn subscribe(&mut self, sources: &[WeightedSource]) -> Backends {
         let mut fixed = Vec::new();
         let mut followed = Vec::new();
-        for source in sources {
+        for WeightedSource { source, weight } in sources {
             match source {
                 BackendSource::Addresses(patterns) => {
                     let addresses = patterns.iter().flat_map(|pattern| pattern.addresses());
-                    let endpoints = addresses.map(|address| Endpoint::at(address.clone()));
+                    let endpoints = addresses
+                        .map(|address| Endpoint { weight: *weight, ..Endpoint::at(address.clone()) });
                     fixed.push(BackendSet {
                         endpoints: endpoints.collect(),
                         unavailable: Vec::new(),
@@ -87,9 +95,9 @@ impl Discovery {
                     message: unresolved.message.clone(),
                 })),
                 BackendSource::Service(service) => {
-                    followed.push(self.follow(Identity::Service(service.clone())))
+                    followed.push((self.follow(Identity::Service(service.clone())), *weight))
                 }
-                BackendSource::Dns(dns) => followed.push(self.follow(Identity::Dns(dns.clone()))),
+                BackendSource::Dns(dns) => followed.push((self.follow(Identity::Dns(dns.clone())), *weight)),
             }
         }
         self.followed.retain(|_, followed| followed.strong_count() > 0);
@@ -110,9 +118,9 @@ impl Discovery {
         let stop = self.stop.child_token();
         let task = match identity.clone() {
             Identity::Service(service) => {
-                let cluster = self.cluster.clone();
+                let (cluster, zone) = (self.cluster.clone(), self.zone.clone());
                 self.tasks.spawn(until(stop.clone(), async move {
-                    kubernetes::follow(&cluster, &service, &publisher).await;
+                    kubernetes::follow(&cluster, &service, zone.as_deref(), &publisher).await;
                 }))
             }
             Identity::Dns(dns) => {

@@ -1,6 +1,10 @@
 //! One request under way: what it occupies, and what is counted when it has ended, however it ends.
 
-use std::{rc::Rc, sync::atomic::Ordering, time::Instant};
+use std::{
+    rc::Rc,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use super::{
     h1::Upload,
@@ -8,7 +12,7 @@ use super::{
     pool::{Connection, Pool},
     thread::Thread,
 };
-use crate::balance::Busy;
+use crate::balance::{Busy, Outcome};
 
 /// A request between its head and the end of its answer.
 pub(super) struct Inflight {
@@ -21,6 +25,9 @@ pub(super) struct Exchange {
     pub(super) pool: Rc<Pool>,
     pub(super) connection: Connection,
     pub(super) busy: Busy<Counters>,
+    /// What the try comes to if its answer is complete, and the time that the head took.
+    pub(super) outcome: Outcome,
+    pub(super) latency: Duration,
 }
 
 impl Inflight {
@@ -46,6 +53,11 @@ impl Exchange {
         self.busy.backend().detail.answered(status);
     }
 
+    /// How the try has ended: told once, and not at all when the client has gone.
+    pub(super) fn observe(&self, outcome: Outcome) {
+        self.busy.backend().observe(outcome, self.latency);
+    }
+
     /// Counts the bytes of both bodies.
     pub(super) fn count(&self, upload: &Upload, received: u64) {
         let counters = &self.busy.backend().detail;
@@ -59,7 +71,8 @@ impl Exchange {
 
     /// The answer is complete: the connection may serve another request.
     pub(super) fn finish(self, reusable: bool) {
-        let Self { pool, connection, busy } = self;
+        self.observe(self.outcome);
+        let Self { pool, connection, busy, .. } = self;
         drop(busy);
         if reusable {
             pool.put(connection, Instant::now());

@@ -4,18 +4,22 @@
 //! What was not sent may go to any backend. What may have been sent goes again only if it is safe and has no body, nothing
 //! of an answer was passed on, and the budget allows it. A body of which a part has gone is never sent twice.
 
-use std::{io, rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use super::{
     exchange::Exchange,
     h1::{Attempt, Client, FIRST_BYTE, Failure, Upload, Wire},
     message::{Edits, RequestHead, ResponseHead},
-    pool::{Connection, Pool},
+    pool::{Connection, NoConnection, Pool},
     reply::Refusal,
     thread::Thread,
     tries::Tries,
     verdict::{LOOKED_AT, Verdict},
 };
+use crate::balance::{Picked, Wish, hash};
 
 /// Why there is no answer of a backend.
 pub(super) enum Unanswered {
@@ -44,7 +48,10 @@ pub(super) async fn forward(
     thread.budget.deposit();
     let tries = call.resumes.map(Tries::rather_not).unwrap_or_default();
     let replayable = call.request.is_replayable();
-    Forward { thread, client, upload, call, response, replayable, tries }.run().await
+    let local = thread.local();
+    let hashed = local.route.hash_header().and_then(|name| call.request.fields.get(name));
+    let wish = Wish { hash: hashed.map(hash) };
+    Forward { thread, client, upload, call, wish, response, replayable, tries }.run().await
 }
 
 /// A request on its way to a backend.
@@ -53,6 +60,7 @@ struct Forward<'a> {
     client: &'a mut Client,
     upload: &'a mut Upload,
     call: Call<'a>,
+    wish: Wish,
     response: &'a mut ResponseHead,
     replayable: bool,
     tries: Tries,
@@ -62,7 +70,7 @@ impl Forward<'_> {
     async fn run(mut self) -> Result<Exchange, Unanswered> {
         let mut revived = false;
         loop {
-            let Some(pool) = self.pick() else {
+            let Some(pool) = self.pick()? else {
                 if self.tries.is_empty() && !revived && self.thread.revive().await {
                     revived = true;
                     continue;
@@ -72,25 +80,33 @@ impl Forward<'_> {
             let busy = pool.backend.occupy();
             let mut connection = match self.connection(&pool).await {
                 Ok(connection) => connection,
-                Err(error) => {
+                Err(NoConnection::Full) => {
+                    self.tries.full(&pool);
+                    continue;
+                }
+                Err(NoConnection::Failed(error)) => {
                     self.tries.unreachable(&pool, &error);
                     continue;
                 }
             };
+            // The clock is read only where requests go by latencies.
+            let sent = self.thread.local().route.measures().then(Instant::now);
+            let latency = || sent.map_or(Duration::ZERO, |sent| sent.elapsed());
             match self.send(&mut connection, &pool).await {
                 Ok(()) => {
+                    let latency = latency();
                     let verdict = self.judge(&mut connection.wire).await;
                     let elsewhere = verdict == Verdict::Unavailable && self.may_go_elsewhere(&pool);
                     if !(elsewhere && self.thread.budget.withdraw(Instant::now())) {
-                        return Ok(Exchange { pool, connection, busy });
+                        return Ok(Exchange { pool, connection, busy, outcome: verdict.outcome(), latency });
                     }
-                    self.tries.unavailable(&pool, self.response.status);
+                    self.tries.unavailable(&pool, self.response.status, latency);
                 }
                 Err(Failure::Gone) => return Err(Unanswered::Gone),
                 Err(Failure::Body(bad)) => return Err(Unanswered::Refused(bad.into())),
                 Err(Failure::Unsent) => self.tries.unsent(&pool, connection.reused),
                 Err(Failure::Broken(cause)) => {
-                    self.tries.broken(&pool, &cause, connection.reused);
+                    self.tries.broken(&pool, &cause, connection.reused, latency());
                     let again = self.replayable && self.tries.may_send_again() && self.has_another();
                     if !(again && self.thread.budget.withdraw(Instant::now())) {
                         return Err(self.refusal());
@@ -107,20 +123,34 @@ impl Forward<'_> {
         }
     }
 
-    fn pick(&mut self) -> Option<Rc<Pool>> {
+    fn pick(&mut self) -> Result<Option<Rc<Pool>>, Unanswered> {
         let local = self.thread.local();
-        let pick = |tries: &Tries| local.route.pick(|id| tries.has(id), |below| self.thread.random(below));
-        let mut index = pick(&self.tries);
-        if index.is_none() && self.tries.forgive() {
-            index = pick(&self.tries);
+        let pick = |tries: &Tries| {
+            local.route.pick(&self.wish, |id| tries.has(id), |below| self.thread.random(below))
+        };
+        let mut picked = pick(&self.tries);
+        if picked == Picked::None && self.tries.forgive() {
+            picked = pick(&self.tries);
         }
-        let pool = Rc::clone(&local.pools[index?]);
+        let pool = match picked {
+            Picked::Backend(index) => Some(&local.pools[index]),
+            Picked::Full if self.tries.is_empty() => return Err(self.full()),
+            Picked::Full | Picked::None => None,
+        };
+        if self.tries.only_full(pool.map(|pool| &*pool.backend.site)) {
+            return Err(self.full());
+        }
+        let Some(pool) = pool else { return Ok(None) };
         self.tries.goes_on();
-        Some(pool)
+        Ok(Some(Rc::clone(pool)))
+    }
+
+    fn full(&self) -> Unanswered {
+        Unanswered::Refused(Refusal::Full { listener: self.thread.listener.to_string() })
     }
 
     /// A pooled connection at first, a new one once a request was sent: what closed one may have closed the others too.
-    async fn connection(&self, pool: &Pool) -> io::Result<Connection> {
+    async fn connection(&self, pool: &Pool) -> Result<Connection, NoConnection> {
         let pooled = self.tries.is_first() && !self.call.request.upgrade;
         if pooled && !self.replayable {
             // A request that cannot be sent again must not meet a close that has come but was not noticed yet: after the

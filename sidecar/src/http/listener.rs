@@ -78,7 +78,7 @@ impl Listener {
         let address = socket.address().map_err(failed)?;
         let (acceptor, queues) = Acceptor::new(socket, workers).map_err(failed)?;
         let workers = workers.handles();
-        let balancer = Balancer::start(&config.name, &config.health, sites);
+        let balancer = Balancer::start(&config.name, config.into(), sites);
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),
             route: balancer.route(),
@@ -119,11 +119,11 @@ impl Listener {
         &self.address
     }
 
-    /// Other sites, checks or TLS from now on; name, address and port stay. Backends that stay keep their health and counters,
+    /// Other sites, rules or TLS from now on; name, address and port stay. Backends that stay keep their health and counters,
     /// and connections what they were opened with.
     pub fn update(&self, config: &HttpListener, tls: Option<Arc<Server>>, sites: Vec<SiteInput>) {
         self.tls.store(tls);
-        self.balancer.update(&config.health, sites);
+        self.balancer.update(config.into(), sites);
     }
 
     /// True once each backend set has answered.

@@ -108,7 +108,7 @@ struct PerBackend {
     value: fn(&Backend<Counters>) -> Option<u64>,
 }
 
-const PER_BACKEND: [PerBackend; 7] = [
+const PER_BACKEND: [PerBackend; 11] = [
     PerBackend {
         name: "sidecar_http_retries",
         help: "Requests that were sent again because this backend failed them.",
@@ -154,6 +154,30 @@ const PER_BACKEND: [PerBackend; 7] = [
             Condition::Up => Some(1),
             Condition::Down(_) => Some(0),
         },
+    },
+    PerBackend {
+        name: "sidecar_http_backend_ejections",
+        help: "Times that the backend was taken out because requests to it failed in a row.",
+        kind: MetricType::Counter,
+        value: |backend| Some(backend.ejections()),
+    },
+    PerBackend {
+        name: "sidecar_http_backend_ejected",
+        help: "1 while the backend is out because requests to it failed in a row, 0 otherwise.",
+        kind: MetricType::Gauge,
+        value: |backend| Some(u64::from(backend.is_ejected())),
+    },
+    PerBackend {
+        name: "sidecar_http_backend_weight",
+        help: "Share of the requests that the backend gets relative to the others of its site, as configured.",
+        kind: MetricType::Gauge,
+        value: |backend| Some(u64::from(backend.weight())),
+    },
+    PerBackend {
+        name: "sidecar_http_backend_connections",
+        help: "Connections to the backend that are open or being opened.",
+        kind: MetricType::Gauge,
+        value: |backend| Some(backend.connections() as u64),
     },
 ];
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{ALPN, h1::Wire, metrics::Counters};
-use crate::{balance::Backend, net};
+use crate::{
+    balance::{Backend, Open, Outcome},
+    net,
+};
 
 /// Below the keep-alive of common servers (5 s with Node.js, uvicorn and Apache), which would close the connection just as
 /// it is used.
@@ -38,6 +41,14 @@ pub(super) struct Connection {
     pub(super) wire: Wire,
     /// It has served a request before, so that the backend may be closing it just now.
     pub(super) reused: bool,
+    _open: Open<Counters>,
+}
+
+/// Why there is no connection.
+pub(super) enum NoConnection {
+    /// The backend has as many as its limits allow.
+    Full,
+    Failed(io::Error),
 }
 
 impl Pool {
@@ -57,15 +68,19 @@ impl Pool {
     }
 
     /// Opens a connection, and tells everyone if the backend cannot be reached.
-    pub(super) async fn connect(&self) -> io::Result<Connection> {
+    pub(super) async fn connect(&self) -> Result<Connection, NoConnection> {
+        let connecting = self.backend.connect().ok_or(NoConnection::Full)?;
+        let started = Instant::now();
         let opened = net::connect(&self.backend.address, self.backend.tls.as_ref(), ALPN, CONNECT).await;
-        let opened = opened.inspect_err(|error| {
+        let opened = opened.map_err(|error| {
             self.backend.detail.connect_failures.fetch_add(1, Ordering::Relaxed);
-            if is_of_backend(error) {
-                self.backend.suspect();
+            if is_of_backend(&error) {
+                self.backend.observe(Outcome::ConnectFailed, started.elapsed());
             }
+            NoConnection::Failed(error)
         });
-        Ok(Connection { wire: Wire::new(opened?), reused: false })
+        let wire = Wire::new(opened?);
+        Ok(Connection { wire, reused: false, _open: connecting.established() })
     }
 
     /// Keeps the connection for the next request. One that was sent more than its answer is not to be trusted.

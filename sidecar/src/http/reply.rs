@@ -9,6 +9,9 @@ use super::message::BadRequest;
 /// Sets change in seconds, so clients may soon ask again.
 const RETRY_AFTER: &str = "Retry-After: 5\r\n";
 
+/// A place may be free in a moment.
+const RETRY_SOON: &str = "Retry-After: 1\r\n";
+
 /// Why the sidecar answers instead of a backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -17,6 +20,8 @@ pub(super) enum Refusal {
     /// No site has a live backend; the reasons come one a line.
     #[error("listener {listener} has no live backend\n{reasons}")]
     NoBackend { listener: String, reasons: String },
+    #[error("every backend of listener {listener} has as many requests as its limits allow")]
+    Full { listener: String },
     #[error("no backend of listener {listener} could serve the request\n{tries}")]
     Failed { listener: String, tries: String },
     #[error("no backend of listener {listener} answered in time\n{tries}")]
@@ -27,7 +32,7 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(bad) => bad.status(),
-            Self::NoBackend { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend { .. } | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -45,8 +50,10 @@ impl Refusal {
             out,
             "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n"
         );
-        if let Self::NoBackend { .. } = self {
-            out.extend_from_slice(RETRY_AFTER.as_bytes());
+        match self {
+            Self::NoBackend { .. } => out.extend_from_slice(RETRY_AFTER.as_bytes()),
+            Self::Full { .. } => out.extend_from_slice(RETRY_SOON.as_bytes()),
+            _ => {}
         }
         if let Some(connection) = connection {
             let _ = write!(out, "Connection: {connection}\r\n");

@@ -1,8 +1,15 @@
 //! The tries of one request: which backends have failed it, and how. Bounds what may still be tried.
 
-use std::{fmt::Write as _, io, rc::Rc, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt::Write as _,
+    io,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::pool::Pool;
+use crate::balance::Outcome;
 
 /// Backends that one request is sent to, at most.
 const MAX_SENT: usize = 3;
@@ -19,6 +26,8 @@ pub(super) struct Tries {
     sent: usize,
     unreachable: usize,
     timed_out: bool,
+    /// Site of a backend that was passed over because it has as many connections as it may.
+    full: Option<Arc<str>>,
     text: String,
 }
 
@@ -55,32 +64,48 @@ impl Tries {
         self.failed(pool, &describe(error));
     }
 
+    /// There are as many connections to the backend as there may be.
+    pub(super) fn full(&mut self, pool: &Pool) {
+        self.full = Some(Arc::clone(&pool.backend.site));
+        self.ids.push(pool.backend.id);
+    }
+
+    /// Nothing has failed, but a backend was full, and of its site there is no other: the next one is for outages.
+    pub(super) fn only_full(&self, next: Option<&str>) -> bool {
+        self.is_empty() && self.full.as_deref().is_some_and(|site| Some(site) != next)
+    }
+
     /// The connection was closed before anything was written to it.
     pub(super) fn unsent(&mut self, pool: &Rc<Pool>, reused: bool) {
         self.sent -= 1;
         if !reused {
             self.failed(pool, "closed the connection");
+            pool.backend.observe(Outcome::Broken, Duration::ZERO);
         }
     }
 
-    pub(super) fn broken(&mut self, pool: &Rc<Pool>, cause: &str, reused: bool) {
+    /// `after`: the time since it was sent.
+    pub(super) fn broken(&mut self, pool: &Rc<Pool>, cause: &str, reused: bool, after: Duration) {
         self.failed(pool, cause);
-        pool.backend.doubt();
         if reused {
+            pool.backend.doubt();
             self.stale.push(pool.backend.id);
+        } else {
+            pool.backend.observe(Outcome::Broken, after);
         }
     }
 
     pub(super) fn timed_out(&mut self, pool: &Rc<Pool>, limit: Duration) {
         self.failed(pool, &format!("no response within {} s", limit.as_secs()));
-        pool.backend.doubt();
+        pool.backend.observe(Outcome::TimedOut, limit);
         self.timed_out = true;
     }
 
     /// It answered that it cannot serve.
-    pub(super) fn unavailable(&mut self, pool: &Rc<Pool>, status: u16) {
+    pub(super) fn unavailable(&mut self, pool: &Rc<Pool>, status: u16, after: Duration) {
         self.failed(pool, &format!("answered {status}"));
         pool.backend.doubt();
+        pool.backend.observe(Outcome::ServerError, after);
     }
 
     fn failed(&mut self, pool: &Rc<Pool>, cause: &str) {

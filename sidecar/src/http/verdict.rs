@@ -1,6 +1,7 @@
 //! What an answer says of the backend that gave it. Pure.
 
 use super::message::ResponseHead;
+use crate::balance::Outcome;
 
 /// How much of a body is looked at for S3's error code; error documents are shorter.
 pub(super) const LOOKED_AT: usize = 4 * 1024;
@@ -28,6 +29,15 @@ impl Verdict {
             501 => Self::Served,
             500.. => Self::Failed,
             _ => Self::Served,
+        }
+    }
+
+    /// What it says of the backend, if the whole answer comes.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Self::Served => Outcome::Good,
+            Self::SlowDown => Outcome::Throttled,
+            Self::Failed | Self::Unavailable => Outcome::ServerError,
         }
     }
 }

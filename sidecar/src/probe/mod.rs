@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
-use crds::units::Address;
+use crds::units::{Address, StatusRange};
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
@@ -17,8 +17,16 @@ use crate::net::{self, Stream, tls::Peer};
 pub enum Probe {
     /// Connects, and makes the handshake where the backend is met within TLS.
     Tcp,
-    /// GETs this path, and wants 200.
-    Http { path: String },
+    Http(Get),
+}
+
+/// A GET, and what answers are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Get {
+    pub path: String,
+    /// The backend's own address if there is none.
+    pub host: Option<String>,
+    pub expected: Vec<StatusRange>,
 }
 
 /// Why a check failed, in the words that users see in the 503.
@@ -32,8 +40,8 @@ pub enum Failure {
     TimedOut(Duration),
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
-    #[error("GET {path} answered {status}, not 200")]
-    Status { path: String, status: StatusCode },
+    #[error("GET {path} answered {status}, not {expected}")]
+    Status { path: String, status: StatusCode, expected: String },
     #[error("GET {path} failed: {source}")]
     Http { path: String, source: hyper::Error },
     #[error("{0:?} is not a path to GET")]
@@ -56,33 +64,41 @@ impl Probe {
             })?;
         match self {
             Self::Tcp => Ok(()),
-            Self::Http { path } => get(stream, address, path).await,
+            Self::Http(get) => get.run(stream, address).await,
         }
     }
 }
 
-async fn get(stream: Stream, address: &Address, path: &str) -> Result<(), Failure> {
-    let failed = |source| Failure::Http { path: path.to_owned(), source };
-    let request = Request::get(path)
-        .header(header::HOST, host(address))
-        .header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| Failure::Path(path.to_owned()))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let mut connection = std::pin::pin!(connection);
-    let mut response = std::pin::pin!(sender.send_request(request));
-    let response = tokio::select! {
-        biased;
-        response = &mut response => response,
-        ended = &mut connection => match ended {
-            Ok(()) => response.await,
-            Err(error) => Err(error),
-        },
-    };
-    match response.map_err(failed)?.status() {
-        StatusCode::OK => Ok(()),
-        status => Err(Failure::Status { path: path.to_owned(), status }),
+impl Get {
+    async fn run(&self, stream: Stream, address: &Address) -> Result<(), Failure> {
+        let path = &self.path;
+        let failed = |source| Failure::Http { path: path.clone(), source };
+        let request = Request::get(path)
+            .header(header::HOST, self.host.clone().unwrap_or_else(|| host(address)))
+            .header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")))
+            .header(header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|_| Failure::Path(path.clone()))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let mut connection = std::pin::pin!(connection);
+        let mut response = std::pin::pin!(sender.send_request(request));
+        let response = tokio::select! {
+            biased;
+            response = &mut response => response,
+            ended = &mut connection => match ended {
+                Ok(()) => response.await,
+                Err(error) => Err(error),
+            },
+        };
+        self.judge(response.map_err(failed)?.status())
+    }
+
+    fn judge(&self, status: StatusCode) -> Result<(), Failure> {
+        if self.expected.iter().any(|range| range.contains(status.as_u16())) {
+            return Ok(());
+        }
+        let expected: Vec<_> = self.expected.iter().map(StatusRange::to_string).collect();
+        Err(Failure::Status { path: self.path.clone(), status, expected: expected.join(" or ") })
     }
 }
 
@@ -120,19 +136,50 @@ mod tests {
         address.into()
     }
 
+    fn expecting(statuses: &[&str]) -> Probe {
+        let expected = statuses.iter().map(|range| range.parse().unwrap()).collect();
+        Probe::Http(Get { path: "/ready".into(), host: None, expected })
+    }
+
     fn ready() -> Probe {
-        Probe::Http { path: "/ready".into() }
+        expecting(&["200"])
     }
 
     #[tokio::test]
-    async fn only_200_is_good() {
-        let good = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        ready().check(&good, None, LIMIT).await.unwrap();
-        let bad = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
-        assert_eq!(
-            ready().check(&bad, None, LIMIT).await.unwrap_err().to_string(),
-            "GET /ready answered 204 No Content, not 200"
-        );
+    async fn only_what_is_expected_is_good() {
+        let ok = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
+        ready().check(&ok, None, LIMIT).await.unwrap();
+        let empty = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
+        expecting(&["200-299"]).check(&empty, None, LIMIT).await.unwrap();
+        for (expected, message) in [
+            (&["200"][..], "GET /ready answered 204 No Content, not 200"),
+            (&["200-203", "401"], "GET /ready answered 204 No Content, not 200-203 or 401"),
+        ] {
+            let error = expecting(expected).check(&empty, None, LIMIT).await.unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_asks_for_the_host_that_was_configured() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let asked = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 512];
+            let count = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8_lossy(&head[..count]).into_owned()
+        };
+        let get = Get {
+            path: "/".into(),
+            host: Some("s3.example.com".into()),
+            expected: vec!["200".parse().unwrap()],
+        };
+        let probe = Probe::Http(get);
+        let (head, checked) = tokio::join!(asked, probe.check(&address, None, LIMIT));
+        checked.unwrap();
+        assert!(head.contains("host: s3.example.com\r\n"), "{head}");
     }
 
     #[tokio::test]

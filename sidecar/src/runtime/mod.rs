@@ -40,6 +40,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     pub threads: NonZeroUsize,
     pub admin_address: SocketAddr,
+    /// Of this process; none where it is not known.
+    pub zone: Option<String>,
     pub mode: Mode,
 }
 
@@ -105,7 +107,8 @@ async fn serve(options: Options) -> Result<(), RuntimeError> {
         state.clone(),
         tasks.clone(),
         stop.clone(),
-    );
+    )
+    .in_zone(options.zone.as_deref());
     let mut readings = follow_configuration(&options, &cluster, &tasks, &stop);
     let mut control = Control::new(
         options.admin_address,

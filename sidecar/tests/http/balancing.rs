@@ -175,3 +175,95 @@ async fn backends_that_vanish_under_load_fail_no_get() {
         client.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn requests_with_the_same_header_go_to_the_same_backend() {
+    let backends = [Backend::named("a").await, Backend::named("b").await, Backend::named("c").await];
+    let addresses = backends.each_ref().map(|backend| backend.address);
+    let fields = serde_json::json!({"balance": "HeaderHash", "hashHeader": "X-Tenant"});
+    let sidecar = Sidecar::with_config(fields, vec![Site::new("primary", &addresses)]);
+    sidecar.ready().await;
+    let mut client = sidecar.client().await;
+    let mut seen = std::collections::BTreeSet::new();
+    for tenant in 0..30 {
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-TENANT: t{tenant}\r\n\r\n")).await;
+            answers.push(client.receive().await.unwrap().text());
+        }
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{tenant}: {answers:?}");
+        seen.extend(answers);
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test]
+async fn a_backend_of_weight_0_finishes_what_it_has_and_gets_nothing_new() {
+    let go = Arc::new(tokio::sync::Notify::new());
+    let told = Arc::clone(&go);
+    let slow = Backend::start(move |mut visit| {
+        let told = Arc::clone(&told);
+        async move {
+            if visit.request().await.is_some() {
+                told.notified().await;
+                visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow").await;
+            }
+        }
+    })
+    .await;
+    let other = Backend::named("other").await;
+    let sidecar = Sidecar::start(&[slow.address]).await;
+    let mut waiting = sidecar.client().await;
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until("the request is there", || slow.requests().len() == 1).await;
+    let drained = Endpoint { weight: 0, ..Endpoint::at(slow.address) };
+    let endpoints = vec![drained, Endpoint::at(other.address)];
+    sidecar.sites[0].send(BackendSet { endpoints, unavailable: Vec::new(), answered: true });
+    sidecar.ready().await;
+    for _ in 0..20 {
+        assert_eq!(sidecar.get("/").await.text(), "other");
+    }
+    go.notify_one();
+    assert_eq!(waiting.receive().await.unwrap().text(), "slow");
+    let weight = format!(
+        "sidecar_http_backend_weight{{listener=\"test\",site=\"primary\",backend=\"{}\"}}",
+        slow.address
+    );
+    assert_eq!(sidecar.metric(&weight), Some(0.0));
+}
+
+/// Takes requests and never answers them.
+async fn silent() -> Backend {
+    Backend::start(|mut visit| async move {
+        visit.request().await;
+        std::future::pending::<()>().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn when_every_backend_has_as_much_as_it_may_the_answer_is_503_at_once() {
+    for limits in [serde_json::json!({"maxRequests": 1}), serde_json::json!({"maxConnections": 1})] {
+        let backends = [silent().await, silent().await];
+        let addresses = backends.each_ref().map(|backend| backend.address);
+        let fields = serde_json::json!({"backendLimits": limits});
+        let sites = vec![Site::new("primary", &addresses), Site::new("recovery", &[refusing().await])];
+        let sidecar = Sidecar::with_config(fields, sites);
+        sidecar.ready().await;
+        let mut waiting = Vec::new();
+        for count in 1..=2 {
+            let mut client = sidecar.client().await;
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+            waiting.push(client);
+            let there = || backends.iter().map(|backend| backend.requests().len()).sum::<usize>();
+            until("the request is there", || there() == count).await;
+        }
+        assert!(backends.iter().all(|backend| backend.requests().len() == 1), "{limits}");
+        let response = sidecar.client().await.post("/", "x").await;
+        assert_eq!((response.status(), response.header("retry-after")), (503, Some("1")), "{limits}");
+        assert_eq!(
+            response.text(),
+            "every backend of listener test has as many requests as its limits allow\n"
+        );
+    }
+}

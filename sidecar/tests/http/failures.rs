@@ -242,3 +242,64 @@ async fn without_a_live_backend_the_answer_says_why_and_when_to_come_again() {
          site recovery: the only backend failed its last check: connection refused\n"
     );
 }
+
+/// A backend that answers like this, beside one that answers well; and how often the first was ejected and asked.
+async fn ejections_beside_a_good_one(answer: &str, requests: usize) -> (f64, usize) {
+    let (bad, good) = (Backend::answering(answer).await, Backend::named("good").await);
+    let sidecar = Sidecar::start(&[bad.address, good.address]).await;
+    let ejections = format!(
+        "sidecar_http_backend_ejections_total{{listener=\"test\",site=\"primary\",backend=\"{}\"}}",
+        bad.address
+    );
+    for _ in 0..requests {
+        sidecar.get("/").await;
+    }
+    (sidecar.metric(&ejections).unwrap(), bad.requests().len())
+}
+
+#[tokio::test]
+async fn a_backend_that_answers_500_is_ejected() {
+    let (ejections, asked) =
+        ejections_beside_a_good_one("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", 200).await;
+    assert_eq!(ejections, 1.0);
+    assert!(asked < 60, "{asked} of 200");
+}
+
+#[tokio::test]
+async fn a_501_and_a_slow_down_never_eject() {
+    for answer in [
+        "HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 503 Slow Down\r\nx-amz-request-id: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let (ejections, asked) = ejections_beside_a_good_one(answer, 60).await;
+        assert_eq!(ejections, 0.0, "{answer}");
+        assert!(asked >= 15, "{answer}: {asked} of 60");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_off_its_answers_is_ejected() {
+    let bad = Backend::start(|mut visit| async move {
+        if visit.request().await.is_some() {
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
+            visit.reset();
+        }
+    })
+    .await;
+    let good = Backend::named("good").await;
+    let sidecar = Sidecar::start(&[bad.address, good.address]).await;
+    let ejected = format!(
+        "sidecar_http_backend_ejected{{listener=\"test\",site=\"primary\",backend=\"{}\"}}",
+        bad.address
+    );
+    for _ in 0..100 {
+        let mut client = sidecar.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        // A short answer is an error of the connection, as it must be.
+        let _ = client.receive().await;
+    }
+    assert_eq!(sidecar.metric(&ejected), Some(1.0));
+    assert!(bad.requests().len() < 40, "{}", bad.requests().len());
+}

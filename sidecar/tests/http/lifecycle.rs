@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use crds::config::{HealthCheck, HttpListener};
 use prometheus_client::registry::Registry;
 use sidecar::{
     balance::BackendSet,
@@ -22,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Backend, Sidecar, Site, in_time, until};
+use crate::support::{Backend, Sidecar, Site, in_time, listener, until};
 
 const SIZE: usize = 64 << 20;
 
@@ -126,14 +125,7 @@ async fn a_listener_says_when_all_its_sets_have_answered() {
 #[tokio::test]
 async fn an_address_in_use_names_the_listener_and_the_remedy() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = HttpListener {
-        name: "minio".into(),
-        address: [127, 0, 0, 1].into(),
-        port: taken.local_addr().unwrap().port(),
-        tls: None,
-        sites: Vec::new(),
-        health: HealthCheck::default(),
-    };
+    let config = listener("minio", taken.local_addr().unwrap().port(), serde_json::json!({}));
     let workers = Workers::start(1).unwrap();
     let metrics = Metrics::register(&mut Registry::default());
     let error = Listener::open(&config, None, Vec::new(), &workers, metrics).err().unwrap().to_string();

@@ -19,6 +19,9 @@ fn sidecar(mode: &str) -> Value {
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}},
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
+            {"name": "SIDECAR_ZONE", "valueFrom": {"fieldRef": {
+                "apiVersion": "v1", "fieldPath": "metadata.labels['topology.kubernetes.io/zone']",
+            }}},
         ],
         "ports": [{"name": "sidecar-admin", "containerPort": 15470, "protocol": "TCP"}],
         "startupProbe": {

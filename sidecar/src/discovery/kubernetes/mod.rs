@@ -29,9 +29,14 @@ pub(super) struct Part {
     ports: Vec<String>,
 }
 
-/// Publishes the backends of a Service until it is dropped.
-pub(super) async fn follow(cluster: &Cluster, service: &ServiceBackend, publisher: &Publisher) {
-    if follow_slices(cluster, service, publisher).await == Served::Absent {
+/// Publishes the backends of a Service until it is dropped. `zone` is this process's own, if it is known.
+pub(super) async fn follow(
+    cluster: &Cluster,
+    service: &ServiceBackend,
+    zone: Option<&str>,
+    publisher: &Publisher,
+) {
+    if follow_slices(cluster, service, zone, publisher).await == Served::Absent {
         tracing::warn!(
             service = name(service),
             "this Kubernetes has no EndpointSlices; its Endpoints are used, which name at most 1000 addresses"
@@ -47,11 +52,16 @@ enum Served {
     Absent,
 }
 
-async fn follow_slices(cluster: &Cluster, service: &ServiceBackend, publisher: &Publisher) -> Served {
+async fn follow_slices(
+    cluster: &Cluster,
+    service: &ServiceBackend,
+    zone: Option<&str>,
+    publisher: &Publisher,
+) -> Served {
     let watched = watcher::Config::default().labels(&format!("{SERVICE_LABEL}={}", service.name));
     let api = |client| Api::<EndpointSlice>::namespaced(client, &service.namespace);
     let what = format!("EndpointSlices of {}", name(service));
-    let mut events = follow_objects(cluster, what, api, watched, |slice| slices::read(&slice, service));
+    let mut events = follow_objects(cluster, what, api, watched, |slice| slices::read(&slice, service, zone));
     loop {
         match events.next().await {
             Seen::Objects(parts) => publish(service, parts.values(), publisher),

@@ -6,10 +6,10 @@ use crds::config::{AddressFamily, ServiceBackend};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort, EndpointSlice};
 
 use super::Part;
-use crate::balance::Endpoint;
+use crate::balance::{Endpoint, Nearness};
 
-/// Reads a slice; one of the other address family says nothing.
-pub(super) fn read(slice: &EndpointSlice, service: &ServiceBackend) -> Part {
+/// Reads a slice; one of the other address family says nothing. Without a `zone` every place is unknown.
+pub(super) fn read(slice: &EndpointSlice, service: &ServiceBackend, zone: Option<&str>) -> Part {
     let family = match service.family {
         AddressFamily::IPv4 => "IPv4",
         AddressFamily::IPv6 => "IPv6",
@@ -30,15 +30,34 @@ pub(super) fn read(slice: &EndpointSlice, service: &ServiceBackend) -> Part {
         let Some(ip) = endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok()) else {
             continue;
         };
+        let zones = endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten());
+        let place = Endpoint {
+            zone: nearness(zone, endpoint.zone.as_deref()),
+            hinted: nearness(zone, zones.map(|zone| zone.name.as_str())),
+            ..Endpoint::at((ip, number))
+        };
         match state(endpoint.conditions.as_ref()) {
-            State::Ready => part.endpoints.push(Endpoint::at((ip, number))),
-            State::Draining => {
-                part.endpoints.push(Endpoint { terminating: true, ..Endpoint::at((ip, number)) });
-            }
+            State::Ready => part.endpoints.push(place),
+            State::Draining => part.endpoints.push(Endpoint { terminating: true, ..place }),
             State::Out => part.not_ready += 1,
         }
     }
     part
+}
+
+/// Whether one of the zones is the own one. None at all, or an own one that is not known, say nothing.
+fn nearness<'a>(own: Option<&str>, zones: impl IntoIterator<Item = &'a str>) -> Nearness {
+    let mut zones = zones.into_iter().peekable();
+    match own {
+        Some(own) if zones.peek().is_some() => {
+            if zones.any(|zone| zone == own) {
+                Nearness::Here
+            } else {
+                Nearness::Elsewhere
+            }
+        }
+        _ => Nearness::Unknown,
+    }
 }
 
 enum State {

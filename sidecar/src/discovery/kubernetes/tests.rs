@@ -25,7 +25,7 @@ fn slice(family: &str, ports: Value, endpoints: Value) -> EndpointSlice {
 }
 
 fn endpoints(slice: &EndpointSlice, port_name: &str) -> Vec<String> {
-    let part = read(slice, &service(port_name));
+    let part = read(slice, &service(port_name), None);
     let text = |endpoint: &crate::balance::Endpoint| {
         format!("{}{}", endpoint.address, if endpoint.terminating { " terminating" } else { "" })
     };
@@ -84,6 +84,27 @@ fn the_other_family_and_what_is_no_address_are_left_out() {
     );
 }
 
+#[test]
+fn a_place_is_told_by_zone_and_by_hints() {
+    use crate::balance::Nearness::{Elsewhere, Here, Unknown};
+    let endpoint = |zone: Value, hints: Value| {
+        let list = json!([{"addresses": ["10.0.0.1"], "zone": zone, "hints": hints}]);
+        slice("IPv4", json!([{"port": 80}]), list)
+    };
+    for (own, zone, hints, expected) in [
+        (Some("a"), json!("a"), json!({"forZones": [{"name": "a"}]}), (Here, Here)),
+        (Some("a"), json!("b"), json!({"forZones": [{"name": "c"}, {"name": "a"}]}), (Elsewhere, Here)),
+        (Some("a"), json!("a"), json!({"forZones": [{"name": "b"}]}), (Here, Elsewhere)),
+        (Some("a"), json!("b"), json!({"forZones": []}), (Elsewhere, Unknown)),
+        (Some("a"), Value::Null, Value::Null, (Unknown, Unknown)),
+        (None, json!("a"), json!({"forZones": [{"name": "a"}]}), (Unknown, Unknown)),
+    ] {
+        let slice = endpoint(zone, hints);
+        let found = &read(&slice, &service(""), own).endpoints[0];
+        assert_eq!((found.zone, found.hinted), expected, "{own:?} {slice:?}");
+    }
+}
+
 proptest! {
     /// Whatever the order of slices and however often an endpoint stands in them, each address is there once, and it
     /// terminates only if no slice says that it is ready.
@@ -110,7 +131,7 @@ proptest! {
                     json!([{"name": "http", "port": port}]),
                     json!([{"addresses": [ip], "conditions": conditions}]),
                 );
-                merged.extend(read(&slice, &service("http")).endpoints);
+                merged.extend(read(&slice, &service("http"), None).endpoints);
             }
         }
         normalize(&mut merged);

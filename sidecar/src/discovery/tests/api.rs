@@ -21,7 +21,7 @@ async fn a_role_that_is_bound_late_is_waited_for() {
     let (fake, cluster) = FakeApi::start(script).await;
     let mut discovery = service_discovery(cluster, StateDir::default());
     let start = time::Instant::now();
-    let mut backends = discovery.subscribe(&[minio()]);
+    let mut backends = discovery.subscribe(&[minio().into()]);
     assert!(!backends.borrow().answered);
 
     let set = wait(&mut backends, "the reason", |set| !set.unavailable.is_empty()).await;
@@ -44,7 +44,7 @@ async fn changes_arrive_and_a_version_that_is_gone_lists_again() {
     let (_second, watching_again) = watch();
     let script = [Reply::List(vec![slice("a", 1, &["10.0.0.1"])]), watching];
     let (fake, cluster) = FakeApi::start(script).await;
-    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio()]);
+    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio().into()]);
     wait(&mut backends, "the list", |set| addresses(set) == ["10.0.0.1:9000"]).await;
 
     sender.send(event("ADDED", slice("b", 2, &["10.0.0.2"]))).unwrap();
@@ -69,7 +69,7 @@ async fn a_watch_that_is_refused_as_gone_lists_again() {
         watching,
     ];
     let (_fake, cluster) = FakeApi::start(script).await;
-    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio()]);
+    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio().into()]);
     wait(&mut backends, "the second list", |set| addresses(set) == ["10.0.0.2:9000"]).await;
 }
 
@@ -78,7 +78,7 @@ async fn an_api_server_that_is_away_takes_no_backend_away() {
     let (sender, watching) = watch();
     let (_second, watching_again) = watch();
     let (fake, cluster) = FakeApi::start([Reply::List(vec![slice("a", 1, &["10.0.0.1"])]), watching]).await;
-    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio()]);
+    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio().into()]);
     wait(&mut backends, "the list", |set| !set.endpoints.is_empty()).await;
 
     fake.then([Reply::Status(500), Reply::Status(503), Reply::Status(403)]);
@@ -92,7 +92,7 @@ async fn an_api_server_that_is_away_takes_no_backend_away() {
 async fn a_service_without_slices_is_unavailable_with_a_reason() {
     let (sender, watching) = watch();
     let (_fake, cluster) = FakeApi::start([Reply::List(vec![]), watching]).await;
-    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio()]);
+    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio().into()]);
     let set = wait(&mut backends, "the answer", |set| set.answered).await;
     assert!(set.unavailable[0].message.contains("no EndpointSlices"), "{set:?}");
     sender.send(event("ADDED", slice("a", 2, &["10.0.0.2"]))).unwrap();
@@ -114,7 +114,7 @@ async fn endpoints_are_used_only_where_there_are_no_slices() {
     });
     let script = [Reply::Status(404), Reply::Status(404), Reply::List(vec![endpoints]), watching];
     let (fake, cluster) = FakeApi::start(script).await;
-    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio()]);
+    let mut backends = service_discovery(cluster, StateDir::default()).subscribe(&[minio().into()]);
     wait(&mut backends, "the endpoints", |set| addresses(set) == ["10.0.0.1:9000"]).await;
     let requests = fake.requests();
     assert_eq!(requests[1], "/apis/discovery.k8s.io/v1");
@@ -126,10 +126,10 @@ async fn sites_that_name_one_service_share_one_watch() {
     let (sender, watching) = watch();
     let (fake, cluster) = FakeApi::start([Reply::List(vec![slice("a", 1, &["10.0.0.1"])]), watching]).await;
     let mut discovery = service_discovery(cluster, StateDir::default());
-    let mut first = discovery.subscribe(&[minio()]);
+    let mut first = discovery.subscribe(&[minio().into()]);
     wait(&mut first, "the list", |set| !set.endpoints.is_empty()).await;
-    let mut second =
-        discovery.subscribe(&[BackendSource::Addresses(vec!["10.9.9.9:1".parse().unwrap()]), minio()]);
+    let mut second = discovery
+        .subscribe(&[BackendSource::Addresses(vec!["10.9.9.9:1".parse().unwrap()]).into(), minio().into()]);
     assert_eq!(addresses(&second.borrow()), ["10.0.0.1:9000", "10.9.9.9:1"], "known at once");
     sender.send(event("MODIFIED", slice("a", 2, &["10.0.0.2"]))).unwrap();
     wait(&mut first, "the change", |set| addresses(set) == ["10.0.0.2:9000"]).await;
@@ -145,11 +145,11 @@ async fn the_last_good_set_serves_until_the_first_answer() {
         let (_sender, watching) = watch();
         let list = Reply::List(vec![slice("a", 1, &["10.0.0.1"])]);
         let (_fake, cluster) = FakeApi::start([list, watching]).await;
-        let mut backends = service_discovery(cluster, state()).subscribe(&[minio()]);
+        let mut backends = service_discovery(cluster, state()).subscribe(&[minio().into()]);
         wait(&mut backends, "the list", |set| !set.endpoints.is_empty()).await;
     }
     let (fake, cluster) = FakeApi::start([Reply::Status(503), Reply::Status(503)]).await;
-    let mut backends = service_discovery(cluster, state()).subscribe(&[minio()]);
+    let mut backends = service_discovery(cluster, state()).subscribe(&[minio().into()]);
     let set = backends.borrow().clone();
     assert_eq!(addresses(&set), ["10.0.0.1:9000"]);
     assert!(set.answered);

@@ -68,7 +68,7 @@ async fn a_name_is_asked_again_when_its_ttl_has_passed() {
         answer(&["10.0.0.4"], 60),
     ]);
     let mut backends =
-        discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b")]);
+        discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b").into()]);
     wait(&mut backends, "both families", |set| addresses(set) == ["10.0.0.2:80", "[fd00::2]:80"]).await;
     time::timeout(DEADLINE * 10, backends.wait_for(|set| addresses(set) == ["10.0.0.4:80"]))
         .await
@@ -88,7 +88,7 @@ async fn an_error_keeps_what_was_found() {
         answer(&["10.0.0.2"], 5),
     ]);
     let mut backends =
-        discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b")]);
+        discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b").into()]);
     wait(&mut backends, "the first answer", |set| addresses(set) == ["10.0.0.1:80"]).await;
     let set = wait(&mut backends, "the next", |set| addresses(set) != ["10.0.0.1:80"]).await;
     assert_eq!(addresses(&set), ["10.0.0.2:80"]);
@@ -98,7 +98,8 @@ async fn an_error_keeps_what_was_found() {
 #[tokio::test(start_paused = true)]
 async fn a_name_that_never_resolved_says_why() {
     let lookup = scripted(vec![Err(LookupError::Timeout), Err(LookupError::NoSuchName)]);
-    let mut backends = discovery(Arc::default(), lookup, StateDir::default()).subscribe(&[name("a.b")]);
+    let mut backends =
+        discovery(Arc::default(), lookup, StateDir::default()).subscribe(&[name("a.b").into()]);
     let set = wait(&mut backends, "the error", |set| !set.unavailable.is_empty()).await;
     assert!(!set.answered && set.unavailable[0].message.contains("in time"), "{set:?}");
     let set = wait(&mut backends, "the answer", |set| set.answered).await;

@@ -43,14 +43,31 @@ async fn static_addresses_and_what_is_unresolved_are_known_at_once() {
     let mut discovery =
         discovery(Arc::default(), Arc::new(super::dns::SystemDns::default()), StateDir::default());
     let backends = discovery.subscribe(&[
-        BackendSource::Addresses(vec!["10.0.0.{1...2}:80".parse().unwrap(), "10.0.0.1:80".parse().unwrap()]),
+        BackendSource::Addresses(vec!["10.0.0.{1...2}:80".parse().unwrap(), "10.0.0.1:80".parse().unwrap()])
+            .into(),
         BackendSource::Unresolved(UnresolvedBackend {
             what: "Service storage/minio".to_owned(),
             message: "it does not exist".to_owned(),
-        }),
+        })
+        .into(),
     ]);
     let set = backends.borrow().clone();
     assert_eq!(addresses(&set), ["10.0.0.1:80", "10.0.0.2:80"]);
     assert_eq!(set.unavailable[0].what, "Service storage/minio");
     assert!(set.answered);
+}
+
+#[tokio::test]
+async fn each_source_gives_its_weight_and_an_address_has_the_largest_of_its_own() {
+    let weighted = |address: &str, weight| WeightedSource {
+        source: BackendSource::Addresses(vec![address.parse().unwrap()]),
+        weight,
+    };
+    let mut discovery =
+        discovery(Arc::default(), Arc::new(super::dns::SystemDns::default()), StateDir::default());
+    let sources =
+        [weighted("10.0.0.{1...3}:80", 3), weighted("10.0.0.2:80", 5), weighted("10.0.0.{3...4}:80", 0)];
+    let set = discovery.subscribe(&sources).borrow().clone();
+    let weights: Vec<_> = set.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    assert_eq!(weights, [3, 5, 3, 0]);
 }

@@ -16,12 +16,15 @@ use super::{
     client::{Client, Next, framing_for},
     pump::{Pump, PumpError, Recode},
 };
-use crate::http::{
-    exchange::{Exchange, Inflight},
-    forward::{Call, forward},
-    message::{Edits, Framing, RequestHead, ResponseHead},
-    resume::Resume,
-    thread::Thread,
+use crate::{
+    balance::Outcome,
+    http::{
+        exchange::{Exchange, Inflight},
+        forward::{Call, forward},
+        message::{Edits, Framing, RequestHead, ResponseHead},
+        resume::Resume,
+        thread::Thread,
+    },
 };
 
 /// Times that one answer is gone on with, at most.
@@ -55,6 +58,7 @@ pub(super) async fn relay(
             || thread.is_draining());
     response.write(client.wire.output.bytes(), request, framing, close);
     if switched {
+        exchange.observe(Outcome::Good);
         return tunnel(client, exchange).await;
     }
     let mut download = Pump::new(response.framing, recode);
@@ -87,9 +91,9 @@ pub(super) async fn relay(
 }
 
 fn broke_off(exchange: &Exchange, error: &PumpError) {
-    let backend = exchange.busy.backend();
-    backend.doubt();
-    tracing::debug!(address = %backend.address, %error, "a backend's answer broke off");
+    exchange.observe(Outcome::Broken);
+    let address = &exchange.busy.backend().address;
+    tracing::debug!(%address, %error, "a backend's answer broke off");
 }
 
 /// Has the rest of an answer that broke off sent by another backend, where nobody can tell the difference. None when the

@@ -10,7 +10,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
 use crds::{
-    config::{HealthCheck, HttpListener},
+    config::HttpListener,
     units::{Address, ListenAddress},
 };
 use prometheus_client::registry::Registry;
@@ -79,6 +79,14 @@ impl Site {
     }
 }
 
+/// A configuration on the loopback. Its backends are checked at the start and then hardly ever.
+pub(crate) fn listener(name: &str, port: u16, fields: serde_json::Value) -> HttpListener {
+    let mut config =
+        serde_json::json!({"name": name, "port": port, "sites": [], "health": {"interval": "1h"}});
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    serde_json::from_value(config).unwrap()
+}
+
 fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
     let mut endpoints: Vec<_> = backends.iter().map(|&address| Endpoint::at(address)).collect();
     endpoints.sort();
@@ -95,20 +103,21 @@ impl Sidecar {
 
     /// Backends are checked only at the start, so that tests see what requests alone bring about.
     pub(crate) fn with_sites(sites: Vec<Site>) -> Self {
-        Self::open([127, 0, 0, 1].into(), None, sites)
+        Self::with_config(serde_json::json!({}), sites)
+    }
+
+    /// A listener with these fields of its configuration besides.
+    pub(crate) fn with_config(fields: serde_json::Value, sites: Vec<Site>) -> Self {
+        Self::start_with(listener("test", 0, fields), None, sites)
     }
 
     /// The same on an address, and within TLS.
     pub(crate) fn open(address: ListenAddress, server: Option<Arc<tls::Server>>, sites: Vec<Site>) -> Self {
-        let interval = crds::units::Duration::from_secs(3_600);
-        let config = HttpListener {
-            name: "test".into(),
-            address,
-            port: 0,
-            tls: None,
-            sites: Vec::new(),
-            health: HealthCheck { interval, ..HealthCheck::default() },
-        };
+        let config = HttpListener { address, ..listener("test", 0, serde_json::json!({})) };
+        Self::start_with(config, server, sites)
+    }
+
+    fn start_with(config: HttpListener, server: Option<Arc<tls::Server>>, sites: Vec<Site>) -> Self {
         let workers = Workers::start(2).unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);

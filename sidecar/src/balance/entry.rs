@@ -1,0 +1,230 @@
+//! What the writer of a route keeps of one backend for as long as site and address stay in the sets: its check, what that has
+//! said, whether it is ejected, and since when it ramps up.
+
+use std::sync::Arc;
+
+use crds::units::Address;
+use tokio::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Backend, Condition, Endpoint,
+    check::{self, Report, Schedule},
+    ejection::{Ejection, Record},
+    outcome::Latency,
+    route::Member,
+    shared::Shared,
+};
+use crate::net::tls::{Client, Peer};
+
+/// Steps of a slow start, and the least weight in it, in hundredths.
+const STEP: u32 = 5;
+const LEAST: u32 = 10;
+
+/// What makes a backend the same: another name, or other settings of TLS, and nothing of it can be kept.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) site: Arc<str>,
+    address: Address,
+    host: Option<Arc<str>>,
+    tls: Option<Arc<Client>>,
+}
+
+impl Key {
+    pub(super) fn new(site: &Arc<str>, endpoint: &Endpoint, tls: Option<&Arc<Client>>) -> Self {
+        // A name makes no difference to those who do not ask for it.
+        let host = endpoint.host.clone().filter(|_| tls.is_some());
+        Self { site: Arc::clone(site), address: endpoint.address.clone(), host, tls: tls.cloned() }
+    }
+}
+
+/// What a new backend starts with.
+pub(super) struct Start<'a> {
+    pub(super) schedule: &'a Arc<Schedule>,
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) reports: &'a mpsc::Sender<Report>,
+    /// When its slow start begins; none for one that was there from the start.
+    pub(super) since: Option<Instant>,
+    /// Microseconds that are assumed until it has answered; 0 for none.
+    pub(super) latency: u64,
+}
+
+pub(super) struct Entry<D> {
+    pub(super) backend: Arc<Backend<D>>,
+    condition: Condition,
+    failure: Option<String>,
+    ejected: Record,
+    /// When it came into traffic, until it has ramped up.
+    since: Option<Instant>,
+    /// Hundredths of its weight that it had in the last route.
+    percent: u32,
+    /// The configured weight.
+    weight: u32,
+    terminating: bool,
+    schedule: Arc<Schedule>,
+    check: AbortOnDropHandle<()>,
+}
+
+impl<D: Default + Send + Sync + 'static> Entry<D> {
+    /// Starts to check a backend.
+    pub(super) fn start(key: &Key, endpoint: &Endpoint, start: &Start<'_>) -> Self {
+        let peer = |client| Peer::new(Arc::clone(client), &endpoint.address, endpoint.host.as_deref());
+        let backend = Arc::new(Backend::new(
+            Arc::clone(&key.site),
+            key.address.clone(),
+            key.tls.as_ref().map(peer),
+            Arc::clone(start.shared),
+            Latency::assumed(start.latency),
+        ));
+        let check = start_check(&backend, start.schedule, start.reports);
+        Self {
+            backend,
+            condition: Condition::Unknown,
+            failure: None,
+            ejected: Record::default(),
+            since: start.since,
+            percent: 100,
+            weight: 1,
+            terminating: false,
+            schedule: Arc::clone(start.schedule),
+            check,
+        }
+    }
+
+    /// Takes over what discovery and configuration say now.
+    pub(super) fn adopt(
+        &mut self,
+        endpoint: &Endpoint,
+        schedule: &Arc<Schedule>,
+        reports: &mpsc::Sender<Report>,
+    ) {
+        (self.weight, self.terminating) = (endpoint.weight, endpoint.terminating);
+        self.backend.set_weight(endpoint.weight);
+        if self.schedule != *schedule {
+            self.check = start_check(&self.backend, schedule, reports);
+            self.schedule = Arc::clone(schedule);
+        }
+    }
+}
+
+impl<D> Entry<D> {
+    pub(super) fn take_in(&mut self, report: Report, listener: &str) {
+        let (site, backend) = (&self.backend.site, &self.backend.address);
+        let failure = report.failure.as_deref().unwrap_or("none");
+        match (self.condition.is_usable(), report.condition.is_usable()) {
+            (true, false) => tracing::warn!(listener, %site, %backend, failure, "backend is down"),
+            (false, true) => tracing::info!(listener, %site, %backend, "backend is up again"),
+            _ => tracing::debug!(listener, %site, %backend, failure, "backend was checked"),
+        }
+        let is_back = !self.condition.is_usable() && report.condition.is_usable();
+        self.backend.set_condition(report.condition);
+        self.condition = report.condition;
+        self.failure = report.failure;
+        if is_back {
+            // What failed before it was down says nothing about what came back.
+            self.readmit(Instant::now(), true);
+        }
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.is_out()
+    }
+
+    /// Could take traffic, were it not for ejection.
+    pub(super) fn is_usable(&self) -> bool {
+        self.condition.is_usable() && self.weight > 0 && !self.terminating
+    }
+
+    pub(super) fn eject(&mut self, rules: &Ejection, now: Instant, listener: &str) {
+        let failures = self.backend.streak.failures();
+        let seconds = self.ejected.eject(rules, now).as_secs();
+        self.backend.eject();
+        let (site, backend) = (&self.backend.site, &self.backend.address);
+        tracing::warn!(listener, %site, %backend, failures, seconds, "backend is ejected: requests fail in a row");
+    }
+
+    /// Forgets failures. `slowly`: the backend was not in traffic, and ramps up.
+    pub(super) fn readmit(&mut self, now: Instant, slowly: bool) {
+        let was_out = self.ejected.clear();
+        self.backend.readmit();
+        if slowly || was_out {
+            self.since = Some(now);
+        }
+    }
+
+    /// When time alone changes something next. `window` is that of the slow start.
+    pub(super) fn wake(&self, window: Duration) -> Option<Instant> {
+        let step = self.since.map(|since| since + window * (self.percent / STEP + 1) * STEP / 100);
+        [self.ejected.until(), step].into_iter().flatten().min()
+    }
+
+    /// Does what is due now. True if it changes the route.
+    pub(super) fn pass_time(&mut self, now: Instant, window: Duration, listener: &str) -> bool {
+        if self.ejected.return_at(now) {
+            self.backend.readmit();
+            self.since = Some(now);
+            let (site, backend) = (&self.backend.site, &self.backend.address);
+            tracing::info!(listener, %site, %backend, "backend is in traffic again after an ejection");
+            return true;
+        }
+        ramp(self.since, window, now) != self.percent
+    }
+
+    /// The backend for a route.
+    pub(super) fn member(&mut self, window: Duration, now: Instant) -> Member<D> {
+        self.percent = ramp(self.since, window, now);
+        if self.percent == 100 {
+            self.since = None;
+        }
+        Member {
+            backend: Arc::clone(&self.backend),
+            condition: self.condition,
+            failure: self.failure.clone(),
+            ejected: self.is_ejected(),
+            weight: self.weight * self.percent,
+        }
+    }
+}
+
+/// The part of its weight that a backend has, in hundredths: it grows in steps from a tenth to all of it.
+fn ramp(since: Option<Instant>, window: Duration, now: Instant) -> u32 {
+    let Some(since) = since.filter(|_| !window.is_zero()) else { return 100 };
+    let elapsed = now.saturating_duration_since(since);
+    let percent = elapsed.as_millis() * 100 / window.as_millis().max(1);
+    (u32::try_from(percent).unwrap_or(100) / STEP * STEP).clamp(LEAST, 100)
+}
+
+fn start_check<D: Send + Sync + 'static>(
+    backend: &Arc<Backend<D>>,
+    schedule: &Arc<Schedule>,
+    reports: &mpsc::Sender<Report>,
+) -> AbortOnDropHandle<()> {
+    let (backend, schedule, reports) = (Arc::clone(backend), Arc::clone(schedule), reports.clone());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let (probe, timeout) = (schedule.probe.clone(), schedule.timeout);
+        let address = match (&backend.address, schedule.port) {
+            (Address::Ip(address), Some(port)) => Address::from((address.ip(), port)),
+            (address, _) => address.clone(),
+        };
+        let checked = Arc::clone(&backend);
+        check::run(backend, schedule, || probe.check(&address, checked.tls.as_ref(), timeout), reports).await;
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_ramps_up_from_a_tenth_to_all_of_it() {
+        let (window, since) = (Duration::from_secs(30), Instant::now());
+        for (seconds, percent) in [(0, 10), (3, 10), (6, 20), (17, 55), (29, 95), (30, 100), (90, 100)] {
+            assert_eq!(ramp(Some(since), window, since + Duration::from_secs(seconds)), percent);
+        }
+        assert_eq!(ramp(None, window, since), 100);
+        assert_eq!(ramp(Some(since), Duration::ZERO, since), 100);
+    }
+}
