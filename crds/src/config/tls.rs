@@ -72,8 +72,8 @@ pub enum ClientCaMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendTls {
-    /// PEM file of the CAs that sign the certificates of backends. Without it the system's CAs are trusted, and where the
-    /// system has none, as in the sidecar's image, those that Mozilla trusts.
+    /// PEM file of the CAs that sign the certificates of backends. Without it the system's CAs are trusted; in the sidecar's
+    /// image they are those that Mozilla trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub ca_file: Option<String>,
