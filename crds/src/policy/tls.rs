@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    config::{ClientCaMode, SelfSigned},
+    config::{ClientCaMode, SelfSigned, TlsVersion},
     units::DnsName,
 };
 
@@ -36,6 +36,10 @@ pub struct ListenerTlsSpec {
     /// Asks clients for a certificate. Without it none is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<ClientCaSpec>,
+
+    /// Oldest version that is spoken.
+    #[serde(default = "TlsVersion::oldest", skip_serializing_if = "TlsVersion::is_oldest")]
+    pub min_version: TlsVersion,
 }
 
 /// Who may connect to a listener.

@@ -21,6 +21,8 @@ pub(super) fn listener(tls: &ListenerTlsSpec) -> ListenerTls {
         key_password_file: None,
         self_signed: tls.self_signed.clone(),
         client_ca: tls.client_ca.as_ref().map(client_ca),
+        min_version: tls.min_version,
+        ..ListenerTls::default()
     }
 }
 
@@ -56,11 +58,13 @@ mod tests {
         let of_listener = serde_json::from_value(json!({
             "certificateSecret": {"name": "web-tls"},
             "clientCa": {"secret": {"name": "clients"}, "mode": "Optional"},
+            "minVersion": "TLSv1.3",
         }));
         let expected = json!({
             "certificateFile": "/var/run/sidecar-secrets/web-tls/tls.crt",
             "keyFile": "/var/run/sidecar-secrets/web-tls/tls.key",
             "clientCa": {"file": "/var/run/sidecar-secrets/clients/ca.crt", "mode": "Optional"},
+            "minVersion": "TLSv1.3",
         });
         assert_eq!(serde_json::to_value(listener(&of_listener.unwrap())).unwrap(), expected);
         let of_site = serde_json::from_value(json!({

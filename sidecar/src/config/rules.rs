@@ -105,6 +105,10 @@ fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mu
 }
 
 fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
+    if tls.min_version > tls.max_version {
+        let path = format!("{path}.minVersion");
+        problems.push(Problem::at(path, "it is newer than maxVersion", "remove one of the two"));
+    }
     if tls.certificate().is_some() {
         return;
     }

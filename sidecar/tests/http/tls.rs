@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crds::config::{BackendTls, ClientCa, ClientCaMode, ListenerTls, SelfSigned};
+use crds::config::{BackendTls, ClientCa, ClientCaMode, ListenerTls, SelfSigned, TlsVersion};
 use prometheus_client::registry::Registry;
 use rustls::ProtocolVersion;
 use sidecar::{
@@ -60,6 +60,20 @@ async fn a_listener_speaks_tls_1_2_and_1_3_and_agrees_on_http_1_1() {
         assert_eq!((secure.version, secure.alpn), (Some(expected), Some(b"http/1.1".to_vec())));
         assert_eq!(secure.client.get("/").await.text(), "one");
         assert_eq!(secure.client.get("/").await.text(), "one", "the connection is kept");
+    }
+}
+
+#[tokio::test]
+async fn versions_outside_of_the_range_are_not_spoken() {
+    let (authority, backend) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let (old, new) = (TlsVersion::V12, TlsVersion::V13);
+    for (min_version, max_version, with_12, with_13) in [(new, new, false, true), (old, old, true, false)] {
+        let sidecar = before(&ListenerTls { min_version, max_version, ..volume.listener() }, &backend).await;
+        for (version, spoken) in [(&rustls::version::TLS12, with_12), (&rustls::version::TLS13, with_13)] {
+            let visitor = Visitor { versions: vec![version], ..Visitor::trusting(&authority.pem) };
+            assert_eq!(visitor.connect(sidecar.address(), "app.test").await.is_ok(), spoken, "{version:?}");
+        }
     }
 }
 
