@@ -23,6 +23,9 @@ pub mod volumes {
     pub const STATE: &str = "sidecar-state";
     pub const STATE_PATH: &str = "/var/run/sidecar";
     pub const STATE_SIZE: &str = "16Mi";
+    /// The Secrets that the policy names, for the sidecar alone; only where it names some.
+    pub const SECRETS: &str = "sidecar-secrets";
+    pub const SECRETS_PATH: &str = "/var/run/sidecar-secrets";
 }
 
 /// Annotations that users write on pods (and on Namespaces: [`EXPORT_TO`](annotations::EXPORT_TO)).
@@ -58,6 +61,16 @@ pub mod labels {
     pub const MANAGER: &str = "sidecar-operator";
     pub const POLICY: &str = "sidecar.io/policy";
     pub const POLICY_NAMESPACE: &str = "sidecar.io/policy-namespace";
+}
+
+/// Path of a Secret's key within the volume [`SECRETS`](volumes::SECRETS).
+pub fn secret_path(secret: &str, key: &str) -> String {
+    format!("{secret}/{key}")
+}
+
+/// The file that the sidecar reads a Secret's key from.
+pub fn secret_file(secret: &str, key: &str) -> String {
+    format!("{}/{}", volumes::SECRETS_PATH, secret_path(secret, key))
 }
 
 /// Longest name the project gives to an object, so that it also fits a label value.

@@ -179,6 +179,76 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ),
         ("bad mode", format!("{HEAD}spec: {{injection: {{mode: native}}}}"), "spec.injection.mode"),
         (
+            "no certificate",
+            http(&listener("a", "9000", SITE, ", tls: {}")),
+            "certificateSecret, or it is selfSigned",
+        ),
+        (
+            "two certificates",
+            http(&listener(
+                "a",
+                "9000",
+                SITE,
+                ", tls: {certificateSecret: {name: web}, selfSigned: {hosts: [localhost]}}",
+            )),
+            "certificateSecret, or it is selfSigned",
+        ),
+        (
+            "no hosts",
+            http(&listener("a", "9000", SITE, ", tls: {selfSigned: {hosts: []}}")),
+            "spec.http[0].tls.selfSigned.hosts",
+        ),
+        (
+            "bad Secret",
+            http(&listener("a", "9000", SITE, ", tls: {certificateSecret: {name: 'a/b'}}")),
+            "tls.certificateSecret.name",
+        ),
+        (
+            "bad key",
+            http(&listener(
+                "a",
+                "9000",
+                "{name: s, tls: {caSecret: {name: a, key: ../b}}, backends: [{dns: {host: a.b, port: 80}}]}",
+                "",
+            )),
+            "tls.caSecret.key",
+        ),
+        (
+            "trusts everyone and one",
+            http(&listener(
+                "a",
+                "9000",
+                "{name: s, tls: {caSecret: {name: a}, insecureSkipVerify: true}, backends: [{dns: {host: a.b, port: 80}}]}",
+                "",
+            )),
+            "trusts everyone",
+        ),
+        (
+            "socket and port",
+            http(&listener("a", "9000", SITE, ", address: 'unix:/run/app/http.sock'")),
+            "has a port, unless",
+        ),
+        ("no port", http(&listener("a", "9000", SITE, "")).replace(", port: 9000", ""), "has a port, unless"),
+        (
+            "socket in no volume",
+            http(&listener("a", "9000", SITE, ", address: 'unix:/run/app/http.sock'"))
+                .replace(", port: 9000", ""),
+            "injection.volumeMounts",
+        ),
+        ("bad socket", address("unix:run/app.sock"), "addresses[0]"),
+        (
+            "volume of ours",
+            format!(
+                "{HEAD}spec: {{injection: {{volumeMounts: [{{name: sidecar-token, mountPath: /run/app}}]}}}}"
+            ),
+            "the sidecar's own: name a volume of the pod",
+        ),
+        (
+            "path of ours",
+            format!("{HEAD}spec: {{injection: {{volumeMounts: [{{name: a, mountPath: /var/run}}]}}}}"),
+            "choose another path",
+        ),
+        (
             "bad quantity",
             format!("{HEAD}spec: {{injection: {{resources: {{limits: {{memory: 1mi}}}}}}}}"),
             "spec.injection.resources.limits.memory",
@@ -217,6 +287,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     mode: Auto
     resources: {{requests: {{cpu: 50m, memory: 32Mi}}, limits: {{cpu: 1, memory: 128Mi}}}}
     drainTimeout: 1m30s
+    volumeMounts: [{{name: sockets, mountPath: /run/app}}]
   http:
   - name: minio
     port: 9000
@@ -233,6 +304,14 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     outlierDetection: {{consecutiveErrors: 0, maxEjectionTime: 1h30m}}
     backendLimits: {{maxRequests: 100, maxConnections: 100, maxPending: 10}}
   - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}]}}
+  - name: secure
+    port: 8443
+    tls: {{certificateSecret: {{name: web-tls}}, clientCa: {{secret: {{name: clients}}}}}}
+    sites:
+    - name: main
+      tls: {{caSecret: {{name: dr-ca}}, serverName: s3.example.com, clientCertificateSecret: {{name: spark}}}}
+      backends: [{{addresses: ['unix:/run/app/{{1...2}}.sock']}}]
+  - {{name: socket, address: 'unix:/run/app/http.sock', sites: [{SITE}]}}
 "
     );
     let output = apply(&namespace, &policy).await?;
@@ -252,6 +331,8 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     assert_eq!(stored.spec.http[1].health.expected_statuses, ["200".parse().unwrap()]);
     assert!(stored.spec.http[1].health.panic);
     assert_eq!(stored.spec.injection.drain_timeout.to_string(), "1m30s");
+    let site = stored.spec.http[2].sites[0].tls.as_ref().unwrap();
+    assert_eq!(site.ca_secret.as_ref().unwrap().key, "ca.crt");
     assert!(apply(&namespace, &policy).await?.status.success());
     assert_eq!(policies.get("data").await?.metadata.generation, Some(1), "a second apply is no edit");
     Ok(())

@@ -23,7 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use tls::{
     BackendTls, ClientCa, ClientCaMode, KeyPairFiles, ListenerCertificate, ListenerTls,
-    MAX_SELF_SIGNED_HOSTS, SelfSigned,
+    MAX_SELF_SIGNED_HOSTS, SelfSigned, TlsVersion,
 };
 
 use crate::units::Duration;

@@ -10,7 +10,7 @@ pub const MAX_SELF_SIGNED_HOSTS: u32 = 16;
 
 /// A listener that speaks TLS 1.2 and 1.3, with a certificate from files or one of its own making.
 /// [`ListenerTls::certificate`] parses which.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerTls {
     /// PEM file of the listener's certificate, followed by the intermediate ones.
@@ -35,6 +35,55 @@ pub struct ListenerTls {
     /// Asks clients for a certificate. Without it none is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<ClientCa>,
+
+    /// Oldest version that is spoken.
+    #[serde(default = "TlsVersion::oldest", skip_serializing_if = "TlsVersion::is_oldest")]
+    pub min_version: TlsVersion,
+
+    /// Newest version that is spoken.
+    #[serde(default, skip_serializing_if = "TlsVersion::is_newest")]
+    pub max_version: TlsVersion,
+}
+
+/// A version of TLS. Older ones are broken, and not spoken.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[schemars(inline)]
+pub enum TlsVersion {
+    #[serde(rename = "TLSv1.2")]
+    V12,
+    #[default]
+    #[serde(rename = "TLSv1.3")]
+    V13,
+}
+
+impl TlsVersion {
+    pub(crate) fn oldest() -> Self {
+        Self::V12
+    }
+
+    pub(crate) fn is_oldest(&self) -> bool {
+        *self == Self::V12
+    }
+
+    pub(crate) fn is_newest(&self) -> bool {
+        *self == Self::V13
+    }
+}
+
+impl Default for ListenerTls {
+    fn default() -> Self {
+        Self {
+            certificate_file: None,
+            key_file: None,
+            key_password_file: None,
+            self_signed: None,
+            client_ca: None,
+            min_version: TlsVersion::V12,
+            max_version: TlsVersion::V13,
+        }
+    }
 }
 
 /// A certificate that nobody has signed but itself.
@@ -72,8 +121,8 @@ pub enum ClientCaMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendTls {
-    /// PEM file of the CAs that sign the certificates of backends. Without it the system's CAs are trusted, and where the
-    /// system has none, as in the sidecar's image, those that Mozilla trusts.
+    /// PEM file of the CAs that sign the certificates of backends. Without it the system's CAs are trusted; in the sidecar's
+    /// image they are those that Mozilla trusts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub ca_file: Option<String>,

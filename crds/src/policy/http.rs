@@ -1,22 +1,19 @@
 //! HTTP listeners as users write them in a policy. The operator resolves them into [`config`](crate::config).
 
-use std::{
-    borrow::Cow,
-    fmt,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{borrow::Cow, fmt};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::{ListenerTlsSpec, SiteTlsSpec};
 use crate::{
     config::{
         BackendLimits, Balance, DnsBackend, HEADER_PATTERN, HealthCheck, MAX_SITES, MAX_WEIGHT,
         OutlierDetection, TrafficDistribution,
     },
     schema,
-    units::{AddressPattern, Duration},
+    units::{AddressPattern, Duration, ListenAddress},
 };
 
 const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -27,18 +24,23 @@ const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 #[schemars(extend("x-kubernetes-validations" = [json!({
     "rule": "(self.balance == 'HeaderHash') == has(self.hashHeader)",
     "message": "hashHeader is the header that HeaderHash goes by: write both or neither",
+}), json!({
+    "rule": "has(self.port) != self.address.startsWith('unix:')",
+    "message": "a listener has a port, unless its address is a Unix socket",
 })]))]
 pub struct HttpListenerSpec {
     /// Names the listener in logs, metrics and errors.
     #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
     pub name: String,
 
-    /// Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod.
+    /// Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod; unix:/path is
+    /// a Unix socket in one of injection.volumeMounts.
     #[serde(default = "default_address")]
     #[schemars(schema_with = "listen_address")]
-    pub address: IpAddr,
+    pub address: ListenAddress,
 
-    /// Port to listen on. 15470 is the sidecar's own.
+    /// Port to listen on; a Unix socket has none. 15470 is the sidecar's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         range(min = 1, max = 65535),
         extend("x-kubernetes-validations" = [json!({
@@ -46,7 +48,11 @@ pub struct HttpListenerSpec {
             "message": "port 15470 serves the sidecar's own /live, /ready and /metrics: choose another",
         })])
     )]
-    pub port: u16,
+    pub port: Option<u16>,
+
+    /// Makes this an HTTPS listener. Without it requests come in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTlsSpec>,
 
     /// Sites in failover order: the first one with a live backend takes all traffic.
     #[schemars(
@@ -103,6 +109,10 @@ pub struct SiteSpec {
     /// Where the site's backends come from; all of them together are balanced over.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub backends: Vec<BackendReference>,
+
+    /// Requests and checks go to the backends within TLS. Without it they go in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<SiteTlsSpec>,
 }
 
 /// One source of backends: exactly one of the fields.
@@ -190,14 +200,15 @@ impl JsonSchema for ServicePort {
     }
 }
 
-fn default_address() -> IpAddr {
-    IpAddr::V4(Ipv4Addr::LOCALHOST)
+fn default_address() -> ListenAddress {
+    ListenAddress::LOOPBACK
 }
 
 fn listen_address(_: &mut SchemaGenerator) -> Schema {
     schema::string(
-        r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|::|::1)$",
-        45,
-        "Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod.",
+        r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|::|::1|unix:/[-A-Za-z0-9._/@%+=]*[-A-Za-z0-9._@%+=])$",
+        112,
+        "Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes requests from outside the pod; unix:/path \
+         is a Unix socket in one of injection.volumeMounts.",
     )
 }

@@ -8,6 +8,9 @@ use serde_json::json;
 
 use crate::units::{Duration, Quantity, UnitError};
 
+/// Volumes of the pod that the sidecar may mount too.
+const MAX_VOLUME_MOUNTS: u32 = 8;
+
 /// The injected container. A change of anything but `drainTimeout` makes running pods outdated, not different.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -29,6 +32,14 @@ pub struct Injection {
 
     /// How much the sidecar logs.
     pub log_level: LogLevel,
+
+    /// Volumes of the pod that the sidecar mounts too, for Unix sockets that it shares with the application. A pod without such
+    /// a volume is refused.
+    #[schemars(
+        length(max = MAX_VOLUME_MOUNTS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["mountPath"])
+    )]
+    pub volume_mounts: Vec<VolumeMount>,
 }
 
 impl Default for Injection {
@@ -39,8 +50,36 @@ impl Default for Injection {
             resources: Resources::default(),
             drain_timeout: crate::config::default_drain_timeout(),
             log_level: LogLevel::Info,
+            volume_mounts: Vec::new(),
         }
     }
+}
+
+/// A volume of the pod, as the sidecar sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    json!({
+        "rule": "!self.name.startsWith('sidecar-')",
+        "message": "volumes named sidecar-* are the sidecar's own: name a volume of the pod",
+    }),
+    json!({
+        "rule": "!['/etc/sidecar', '/var/run/sidecar', '/var/run/sidecar-secrets', '/var/run/secrets'].exists(own, self.mountPath == own || self.mountPath.startsWith(own + '/') || own.startsWith(self.mountPath + '/'))",
+        "message": "/etc/sidecar, /var/run/sidecar, /var/run/sidecar-secrets and /var/run/secrets are the sidecar's own: choose another path",
+    }),
+]))]
+pub struct VolumeMount {
+    /// Name of the volume in the pod.
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// Where the sidecar finds it, which may be another path than the application's.
+    #[schemars(length(min = 2, max = 100), regex(pattern = "^(/[-A-Za-z0-9_@%+=][-A-Za-z0-9._@%+=]*)+$"))]
+    pub mount_path: String,
+
+    /// Whether the sidecar cannot write there. It still can connect to sockets.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// How the sidecar's container starts and stops with the pod.

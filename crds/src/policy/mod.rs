@@ -4,16 +4,22 @@
 
 mod http;
 mod injection;
+mod secrets;
 mod status;
+mod tls;
 
 pub use http::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SiteSpec};
-pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources};
+pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
+pub use secrets::SecretKeys;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 pub use status::{PodCounts, SidecarPolicyStatus, conditions};
+pub use tls::{
+    ClientCaSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SiteTlsSpec, TLS_CERTIFICATE, TLS_KEY,
+};
 
 use crate::config::MAX_LISTENERS;
 
@@ -52,6 +58,10 @@ use crate::config::MAX_LISTENERS;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "!has(self.http) || self.http.all(l, !l.address.startsWith('unix:') || self.injection.volumeMounts.exists(m, l.address.startsWith('unix:' + m.mountPath + '/')))",
+    "message": "the Unix socket of a listener lies in a volume of the pod: add the volume to injection.volumeMounts",
+})]))]
 pub struct SidecarPolicySpec {
     /// Which of the opted-in pods of the namespace get this policy. Empty, the default, means all of them.
     #[serde(default)]
@@ -72,8 +82,8 @@ pub struct SidecarPolicySpec {
         length(max = MAX_LISTENERS),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]),
         extend("x-kubernetes-validations" = [json!({
-            "rule": "self.all(a, self.exists_one(b, a.port == b.port && (a.address == b.address || a.address in ['0.0.0.0', '::'] || b.address in ['0.0.0.0', '::'])))",
-            "message": "two listeners cannot share one address and port: give each its own port",
+            "rule": "self.all(a, self.exists_one(b, has(a.port) && has(b.port) ? a.port == b.port && (a.address == b.address || a.address in ['0.0.0.0', '::'] || b.address in ['0.0.0.0', '::']) : a.address == b.address))",
+            "message": "two listeners cannot share one address and port: give each its own port, or its own path",
         })])
     )]
     pub http: Vec<HttpListenerSpec>,

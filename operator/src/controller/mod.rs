@@ -45,6 +45,7 @@ mod status;
 mod sweep;
 #[cfg(test)]
 mod testing;
+mod tls;
 mod world;
 
 use std::{

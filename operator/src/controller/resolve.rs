@@ -12,12 +12,12 @@ use crds::{
     },
     names::annotations,
     policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
-    units::ListenAddress,
 };
 
 use super::{
     cache::Key,
     facts::{PortFact, ServiceFact},
+    tls,
     world::World,
 };
 
@@ -71,16 +71,16 @@ impl Resolver<'_> {
     fn listener(&mut self, listener: &HttpListenerSpec) -> HttpListener {
         HttpListener {
             name: listener.name.clone(),
-            address: ListenAddress::Ip(listener.address),
-            port: listener.port,
-            tls: None,
+            address: listener.address.clone(),
+            port: listener.port.unwrap_or_default(),
+            tls: listener.tls.as_ref().map(tls::listener),
             sites: listener
                 .sites
                 .iter()
                 .map(|site| Site {
                     name: site.name.clone(),
                     backends: site.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
-                    tls: None,
+                    tls: site.tls.as_ref().map(tls::site),
                 })
                 .collect(),
             health: listener.health.clone(),

@@ -6,11 +6,12 @@
 //! show, while a warning would be seen by its controller only. A listener on ::1 excludes only containers that listen on
 //! IPv6, which nothing in the pod tells: a warning.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use crds::{
     names::{ADMIN_PORT, CONTAINER, policy_object, volumes},
-    policy::SidecarPolicy,
+    policy::{SidecarPolicy, VolumeMount},
+    units::ListenAddress,
 };
 use kube::ResourceExt;
 use serde_json::Value;
@@ -29,7 +30,7 @@ pub(super) fn names(pod: &Pod<'_>) -> Result<(), InjectError> {
     if pod.recorded_policy().is_some() {
         return Ok(());
     }
-    let taken = [volumes::CONFIG, volumes::TOKEN, volumes::STATE]
+    let taken = [volumes::CONFIG, volumes::TOKEN, volumes::STATE, volumes::SECRETS]
         .into_iter()
         .find(|own| pod.volumes().iter().any(|volume| name(volume) == *own));
     match taken {
@@ -53,6 +54,17 @@ pub(super) fn configuration(pod: &Pod<'_>, policy: &SidecarPolicy) -> Result<(),
     }
 }
 
+/// Fails when the policy mounts a volume that the pod does not have: the API server would refuse the pod with less to go by.
+pub(super) fn mounts(pod: &Pod<'_>, policy: &SidecarPolicy) -> Result<(), InjectError> {
+    let missing = |mounted: &&VolumeMount| pod.volumes().iter().all(|volume| name(volume) != mounted.name);
+    match policy.spec.injection.volume_mounts.iter().find(missing) {
+        Some(mounted) => {
+            Err(InjectError::MissingVolume { policy: policy.name_any(), volume: mounted.name.clone() })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Fails when the pod's network cannot be the sidecar's; returns warnings about what may go wrong.
 pub(super) fn network(
     pod: &Pod<'_>,
@@ -70,8 +82,10 @@ pub(super) fn network(
         if port == ADMIN_PORT {
             return Err(InjectError::AdminPort { container: container.to_owned() });
         }
-        let Some(listener) = policy.spec.http.iter().find(|listener| listener.port == port) else { continue };
-        if listener.address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
+        let Some(listener) = policy.spec.http.iter().find(|listener| listener.port == Some(port)) else {
+            continue;
+        };
+        if listener.address == ListenAddress::Ip(Ipv6Addr::LOCALHOST.into()) {
             warnings.push(format!(
                 "listener {} on [::1]:{port}: keep the container off IPv6 port {port}",
                 listener.name

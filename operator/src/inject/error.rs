@@ -29,6 +29,12 @@ pub enum InjectError {
     Resources { problem: String },
 
     #[error(
+        "spec.injection.volumeMounts of policy {policy} mounts volume {volume}, which the pod does not have: add a volume of \
+         that name to the pod, such as an emptyDir, or remove the mount from the policy"
+    )]
+    MissingVolume { policy: String, volume: String },
+
+    #[error(
         "mode Native is asked for by {asked_by}, and not every node runs Kubernetes 1.29 or newer: \
          write mode Auto or Container, or upgrade the nodes"
     )]

@@ -128,6 +128,7 @@ fn opted_in(
     clash::names(pod)?;
     let policy = chosen(policies, namespace, &pod.labels(), &annotations)?;
     clash::configuration(pod, &policy)?;
+    clash::mounts(pod, &policy)?;
     let shape = Shape::new(&policy, &annotations, platform, settings)?;
     let mut warnings = clash::network(pod, &policy, shape.placement)?;
     if shape.placement == Placement::Container && pod.ends() {

@@ -5,11 +5,11 @@
 //! token with the volume's defaultMode, 0644; where all run as one, the token belongs to that user; and an fsGroup of
 //! the pod's own is given to every container, this one too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     names::{self, ADMIN_PORT, CONTAINER, volumes},
-    policy::{Mode, SidecarPolicy},
+    policy::{Mode, SecretKeys, SidecarPolicy, VolumeMount},
 };
 use kube::ResourceExt;
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub(super) struct Shape {
     pub(super) placement: Placement,
     pub(super) container: Value,
     /// Name and volume.
-    pub(super) volumes: [(&'static str, Value); 3],
+    pub(super) volumes: Vec<(&'static str, Value)>,
 }
 
 /// Hash of the shape that a pod with these annotations gets from the policy now.
@@ -111,7 +111,16 @@ impl Shape {
         if placement == Placement::Native {
             container["restartPolicy"] = "Always".into();
         }
-        Ok(Self { placement, container, volumes: added_volumes(&config_map) })
+        for VolumeMount { name, mount_path, read_only } in &injection.volume_mounts {
+            mount(&mut container, name, mount_path, *read_only);
+        }
+        let mut added = added_volumes(&config_map);
+        let secrets = policy.spec.secret_keys();
+        if !secrets.is_empty() {
+            mount(&mut container, volumes::SECRETS, volumes::SECRETS_PATH, true);
+            added.push((volumes::SECRETS, secrets_volume(&secrets)));
+        }
+        Ok(Self { placement, container, volumes: added })
     }
 
     pub(super) fn hash(&self) -> Result<String, InjectError> {
@@ -119,13 +128,13 @@ impl Shape {
         struct Hashed<'a> {
             container: &'a Value,
             native: bool,
-            volumes: [&'a Value; 3],
+            volumes: Vec<&'a Value>,
         }
         let native = self.placement == Placement::Native;
         let hashed = Hashed {
             container: &self.container,
             native,
-            volumes: self.volumes.each_ref().map(|(_, volume)| volume),
+            volumes: self.volumes.iter().map(|(_, volume)| volume).collect(),
         };
         let bytes = serde_json::to_vec(&hashed).map_err(|_| InjectError::Encoding)?;
         Ok(hex::encode(&Sha256::digest(bytes)[..8]))
@@ -169,8 +178,8 @@ fn field(name: &str, path: &str) -> Value {
     json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
 }
 
-fn added_volumes(config_map: &str) -> [(&'static str, Value); 3] {
-    [
+fn added_volumes(config_map: &str) -> Vec<(&'static str, Value)> {
+    vec![
         (
             volumes::CONFIG,
             json!({"name": volumes::CONFIG, "configMap": {"name": config_map, "optional": true, "defaultMode": 0o644}}),
@@ -190,4 +199,21 @@ fn added_volumes(config_map: &str) -> [(&'static str, Value); 3] {
             json!({"name": volumes::STATE, "emptyDir": {"medium": "Memory", "sizeLimit": volumes::STATE_SIZE}}),
         ),
     ]
+}
+
+fn mount(container: &mut Value, volume: &str, path: &str, read_only: bool) {
+    if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+        mounts.push(json!({"name": volume, "mountPath": path, "readOnly": read_only}));
+    }
+}
+
+/// One volume for all Secrets, so that those that change together are seen to change together. The pod waits for each key.
+fn secrets_volume(secrets: &SecretKeys<'_>) -> Value {
+    let source = |(secret, keys): (&&str, &BTreeSet<&str>)| {
+        let items: Vec<Value> =
+            keys.iter().map(|key| json!({"key": key, "path": names::secret_path(secret, key)})).collect();
+        json!({"secret": {"name": secret, "items": items}})
+    };
+    let sources: Vec<Value> = secrets.iter().map(source).collect();
+    json!({"name": volumes::SECRETS, "projected": {"defaultMode": 0o444, "sources": sources}})
 }

@@ -21,7 +21,9 @@ pub(super) fn undecodable(text: &str, value: &Value, admin: SocketAddr) -> Rejec
         .map(|items| items.iter().map(|item| HttpListener::deserialize(item).ok()).collect())
         .unwrap_or_default();
     let listeners: Vec<_> = listeners.iter().map(Option::as_ref).collect();
-    let mut rejected = wrong(text, rules::check(&listeners, admin), Shape::of(value));
+    let mut problems = rules::check(&listeners, admin);
+    problems.extend(rules::missing_ports(value));
+    let mut rejected = wrong(text, problems, Shape::of(value));
     if rejected.problems.is_empty() {
         let mut problems = vec![undecoded(text, value)];
         Lines::of(text).place(&mut problems);

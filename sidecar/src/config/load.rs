@@ -30,7 +30,8 @@ pub fn load(bytes: &[u8], admin: SocketAddr) -> Result<Loaded, Rejected> {
         return Err(diagnose::undecodable(text, &value, admin));
     };
     let listeners: Vec<_> = config.http.iter().map(Some).collect();
-    let problems = rules::check(&listeners, admin);
+    let mut problems = rules::check(&listeners, admin);
+    problems.extend(rules::missing_ports(&value));
     let shape = shape::Shape::of(&value);
     if !problems.is_empty() || !shape.problems.is_empty() {
         return Err(diagnose::wrong(text, problems, shape));

@@ -10,6 +10,8 @@ use crds::{
     units::{Address, ListenAddress},
 };
 
+use serde_json::Value;
+
 use super::Problem;
 
 /// Checks the listeners that could be read; each stands at its place in the file.
@@ -43,6 +45,24 @@ pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> V
     problems
 }
 
+/// Listeners without a port, which only Unix sockets may be. Found in the raw value, so that a listener which cannot be read is
+/// told of too.
+pub(super) fn missing_ports(value: &Value) -> Vec<Problem> {
+    let listeners = value.get("http").and_then(Value::as_array).into_iter().flatten();
+    let needs_port = |listener: &Value| {
+        let address = listener.get("address").and_then(Value::as_str).unwrap_or_default();
+        listener.is_object() && listener.get("port").is_none() && !address.starts_with("unix:")
+    };
+    listeners
+        .enumerate()
+        .filter(|(_, listener)| needs_port(listener))
+        .map(|(index, _)| {
+            let path = format!("http[{index}].port");
+            Problem::at(path, "it is missing", "add port (Port to listen on)")
+        })
+        .collect()
+}
+
 fn unique<'a>(
     name: &'a str,
     path: &str,
@@ -69,9 +89,6 @@ fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mu
         }
         return;
     };
-    if listener.port == 0 {
-        problems.push(Problem::at(format!("{path}.port"), "it is missing", "add port (Port to listen on)"));
-    }
     if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
         problems.push(Problem::at(
             format!("{path}.address"),
@@ -90,6 +107,10 @@ fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mu
 }
 
 fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
+    if tls.min_version > tls.max_version {
+        let path = format!("{path}.minVersion");
+        problems.push(Problem::at(path, "it is newer than maxVersion", "remove one of the two"));
+    }
     if tls.certificate().is_some() {
         return;
     }

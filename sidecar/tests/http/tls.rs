@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crds::config::{BackendTls, ClientCa, ClientCaMode, ListenerTls, SelfSigned};
+use crds::config::{BackendTls, ClientCa, ClientCaMode, ListenerTls, SelfSigned, TlsVersion};
 use prometheus_client::registry::Registry;
 use rustls::ProtocolVersion;
 use sidecar::{
@@ -16,6 +16,8 @@ use sidecar::{
     http::ALPN,
     net::tls::Store,
 };
+
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{
     Backend, Client, Sidecar, Site,
@@ -58,6 +60,20 @@ async fn a_listener_speaks_tls_1_2_and_1_3_and_agrees_on_http_1_1() {
         assert_eq!((secure.version, secure.alpn), (Some(expected), Some(b"http/1.1".to_vec())));
         assert_eq!(secure.client.get("/").await.text(), "one");
         assert_eq!(secure.client.get("/").await.text(), "one", "the connection is kept");
+    }
+}
+
+#[tokio::test]
+async fn versions_outside_of_the_range_are_not_spoken() {
+    let (authority, backend) = (Authority::new(), Backend::named("one").await);
+    let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
+    let (old, new) = (TlsVersion::V12, TlsVersion::V13);
+    for (min_version, max_version, with_12, with_13) in [(new, new, false, true), (old, old, true, false)] {
+        let sidecar = before(&ListenerTls { min_version, max_version, ..volume.listener() }, &backend).await;
+        for (version, spoken) in [(&rustls::version::TLS12, with_12), (&rustls::version::TLS13, with_13)] {
+            let visitor = Visitor { versions: vec![version], ..Visitor::trusting(&authority.pem) };
+            assert_eq!(visitor.connect(sidecar.address(), "app.test").await.is_ok(), spoken, "{version:?}");
+        }
     }
 }
 
@@ -164,9 +180,14 @@ async fn a_backend_that_asks_for_a_certificate_gets_it() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_backends_certificate_is_told_in_the_502() {
-    let (authority, other, plain) = (Authority::new(), Authority::new(), Backend::named("one").await);
+    let (authority, other, plain) =
+        (Authority::new(), Authority::named("other"), Backend::named("one").await);
     let volume = Volume::of(&authority.issue(&["unused"]), &authority);
     for (pair, told) in [
+        (
+            Authority::new().issue(&["127.0.0.1"]),
+            "the certificate is of a CA that is not trusted here, though one of the same name is",
+        ),
         (
             other.issue(&["127.0.0.1"]),
             "the certificate is of a CA that is not trusted here: name its CA in the settings of tls",
@@ -196,29 +217,36 @@ async fn what_is_wrong_with_a_backends_certificate_is_told_in_the_502() {
 }
 
 #[tokio::test]
-async fn sessions_with_a_backend_are_resumed() {
+async fn a_failed_handshake_sends_any_request_to_another_backend() {
     let (authority, plain) = (Authority::new(), Backend::named("one").await);
-    let backend =
-        Terminator::start(server_config(&authority.issue(&["127.0.0.1"]), None), plain.address).await;
+    let good = Terminator::start(server_config(&authority.issue(&["127.0.0.1"]), None), plain.address).await;
+    let bad = Authority::named("other").issue(&["127.0.0.1"]);
+    let bad = Terminator::start(server_config(&bad, None), plain.address).await;
     let volume = Volume::of(&authority.issue(&["unused"]), &authority);
-    let sidecar = towards(&volume.backend(), &backend).await;
-    // The check's connection has no answer to read, and so takes no ticket home; the first request's does.
-    for _ in 0..4 {
-        let mut client = sidecar.client().await;
-        client.send("GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n").await;
-        client.receive().await.unwrap();
-        plain_connections_end(&sidecar).await;
+    let client = Store::default().client(&volume.backend()).unwrap();
+    let site = Site::within(client, &[bad.address, good.address]);
+    let sidecar = Sidecar::open([127, 0, 0, 1].into(), None, vec![site]);
+    for _ in 0..10 {
+        assert_eq!(sidecar.client().await.post("/", "body").await.text(), "one");
     }
-    assert!(backend.seen().iter().any(|seen| seen.resumed), "{:?}", backend.seen());
+    assert!(bad.seen().is_empty(), "no byte of a request goes to who is not trusted");
 }
 
-/// Waits until the pool has let go of its idle connections.
-async fn plain_connections_end(sidecar: &Sidecar) {
-    let sites: Vec<_> = sidecar.sites[0].input().backends.borrow().endpoints.clone();
-    sidecar.sites[0].set(&[]);
-    until("no backend", || sidecar.metric("sidecar_http_backend_up{").is_none()).await;
-    sidecar.sites[0].send(BackendSet { endpoints: sites, unavailable: Vec::new(), answered: true });
-    sidecar.ready().await;
+#[tokio::test]
+async fn sessions_with_a_backend_are_resumed() {
+    let authority = Authority::new();
+    let closing = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\none";
+    let plain = Backend::answering(closing).await;
+    let config = server_config(&authority.issue(&["127.0.0.1"]), None);
+    let backend = Terminator::start(config, plain.address).await;
+    let volume = Volume::of(&authority.issue(&["unused"]), &authority);
+    let sidecar = towards(&volume.backend(), &backend).await;
+    for _ in 0..4 {
+        assert_eq!(sidecar.get("/").await.text(), "one");
+    }
+    // The check reads no answer, and so takes no ticket home; requests do.
+    let resumed = backend.seen().iter().filter(|seen| seen.resumed).count();
+    assert_eq!(resumed, 3, "{:?}", backend.seen());
 }
 
 #[tokio::test]
@@ -332,6 +360,29 @@ async fn a_pair_that_does_not_fit_never_replaces_one_that_does() {
     store.refresh();
     visitor.connect(sidecar.address(), "second.test").await.unwrap();
     assert_eq!(failures(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_file_is_noticed_and_its_expiry_shown() {
+    let authority = Authority::new();
+    let volume = Volume::of(&authority.issue_as(&["app.test"], expired), &authority);
+    let mut registry = Registry::default();
+    let store = Store::register(&mut registry);
+    let _server = volume.server(&store);
+    let expiry = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let name = format!(
+            "sidecar_tls_certificate_expiry_timestamp_seconds{{file=\"{}\"}} ",
+            volume.path("tls.crt")
+        );
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<i64>().ok())
+    };
+    let old = expiry().unwrap();
+    let _following = AbortOnDropHandle::new(tokio::spawn(store.clone().follow()));
+    volume.rotate(&authority.issue(&["app.test"]), &authority);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(expiry().unwrap() > old + 3_600);
 }
 
 #[tokio::test]

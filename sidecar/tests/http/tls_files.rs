@@ -103,8 +103,3 @@ fn an_encrypted_key_is_read_with_its_password() {
         Server::load(&settings, ALPN).map(drop).unwrap();
     }
 }
-
-#[test]
-fn the_default_cas_are_there_wherever_the_sidecar_runs() {
-    Client::load(&BackendTls::default()).map(drop).unwrap();
-}

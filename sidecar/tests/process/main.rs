@@ -178,3 +178,44 @@ fn check_and_wrong_usage_tell_by_exit_code() {
     assert_eq!(support::run(&["run"]).0, Some(2));
     assert_eq!(support::run(&["completions", "bash"]).0, Some(0));
 }
+
+#[test]
+fn check_tells_of_every_file_that_tls_cannot_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sidecar.yaml");
+    let text = "http:
+- name: web
+  port: 8443
+  tls:
+    certificateFile: /nowhere/tls.crt
+    keyFile: /nowhere/tls.key
+  sites:
+  - name: main
+    backends: [{addresses: [\"10.0.0.1:443\"]}]
+    tls: {}
+";
+    std::fs::write(&path, text).unwrap();
+    let made = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
+    let check = |cas: &str| {
+        support::run_with(&["check", "--config", path.to_str().unwrap()], &[("SSL_CERT_FILE", cas)])
+    };
+    let (code, out, err) = check("/nowhere/cas.pem");
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(err.lines().count(), 2, "{err}");
+    assert!(
+        err.contains("sidecar.yaml:5: http[0].tls.certificateFile: /nowhere/tls.crt cannot be read: "),
+        "{err}"
+    );
+    assert!(
+        err.contains("http[0].sites[0].tls.caFile: this system trusts no CA; name a file with CAs"),
+        "{err}"
+    );
+    let (code, _, err) = check(&made("encrypted.crt"));
+    assert_eq!((code, err.lines().count()), (Some(1), 1), "{err}");
+
+    let good = text.replace("/nowhere/tls", &made("p256"));
+    std::fs::write(&path, good).unwrap();
+    let (code, out, err) = check(&made("encrypted.crt"));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("https listener web on 127.0.0.1:8443"), "{out}");
+}

@@ -57,7 +57,13 @@ pub(crate) fn config(listeners: &[String]) -> String {
 
 /// Runs the program to its end: exit code, stdout and stderr.
 pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_sidecar")).args(arguments).output().unwrap();
+    run_with(arguments, &[])
+}
+
+/// The same with further variables.
+pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidecar"));
+    let output = command.args(arguments).envs(variables.iter().copied()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{NATIVE, ORDINARY, injected, pod, policy};
+use super::{NATIVE, ORDINARY, denial, injected, pod, policy};
 
 /// The container that the policy `data` gives by default.
 fn sidecar(mode: &str) -> Value {
@@ -115,4 +115,51 @@ fn a_pod_with_everything_of_its_own_keeps_it_all() {
     let names: Vec<_> =
         native["spec"]["initContainers"].as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
     assert_eq!(names, ["sidecar", "migrate", "mesh"]);
+}
+
+#[test]
+fn the_secrets_of_a_policy_are_mounted_into_the_sidecar_alone() {
+    let policy = policy(
+        "data",
+        json!({"http": [{
+            "name": "web", "port": 8443,
+            "tls": {"certificateSecret": {"name": "web-tls"}, "clientCa": {"secret": {"name": "web-tls"}}},
+            "sites": [{
+                "name": "main",
+                "backends": [{"addresses": ["10.0.0.1:443"]}],
+                "tls": {"caSecret": {"name": "dr-ca", "key": "root.pem"}, "clientCertificateSecret": {"name": "web-tls"}},
+            }],
+        }]}),
+    );
+    let actual = injected(&pod(&[]), &[policy], NATIVE);
+    let mut expected = sidecar("native");
+    let mount = json!({"name": "sidecar-secrets", "mountPath": "/var/run/sidecar-secrets", "readOnly": true});
+    expected["volumeMounts"].as_array_mut().unwrap().push(mount);
+    assert_eq!(actual["spec"]["initContainers"], json!([expected]));
+    assert_eq!(actual["spec"]["containers"], json!([{"name": "app", "image": "app:1"}]));
+    let volume = json!({"name": "sidecar-secrets", "projected": {"defaultMode": 292, "sources": [
+        {"secret": {"name": "dr-ca", "items": [{"key": "root.pem", "path": "dr-ca/root.pem"}]}},
+        {"secret": {"name": "web-tls", "items": [
+            {"key": "ca.crt", "path": "web-tls/ca.crt"},
+            {"key": "tls.crt", "path": "web-tls/tls.crt"},
+            {"key": "tls.key", "path": "web-tls/tls.key"},
+        ]}},
+    ]}});
+    assert_eq!(actual["spec"]["volumes"].as_array().unwrap()[3..], [volume]);
+}
+
+#[test]
+fn a_volume_of_the_pod_is_mounted_into_the_sidecar_too_and_must_be_there() {
+    let mounts = json!([{"name": "sockets", "mountPath": "/run/app"}]);
+    let policies = [policy("data", json!({"injection": {"volumeMounts": mounts}}))];
+    let message = denial(&pod(&[]), &policies, NATIVE);
+    assert!(message.contains("mounts volume sockets") && message.contains("add a volume"), "{message}");
+
+    let mut with = pod(&[]);
+    with["spec"]["volumes"] = json!([{"name": "sockets", "emptyDir": {}}]);
+    let actual = injected(&with, &policies, NATIVE);
+    let mounted = json!({"name": "sockets", "mountPath": "/run/app", "readOnly": false});
+    let mounts = actual["spec"]["initContainers"][0]["volumeMounts"].as_array().unwrap();
+    assert_eq!(mounts.last(), Some(&mounted));
+    assert_eq!(actual["spec"]["volumes"].as_array().unwrap().len(), 1 + volumes().len());
 }

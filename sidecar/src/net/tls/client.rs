@@ -116,7 +116,7 @@ fn config(contents: &Contents, skip_verify: bool) -> Result<Built<ClientConfig>,
     let builder = if skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone))
     } else {
-        builder.with_root_certificates(roots.map_or_else(trust::system, Arc::new))
+        builder.with_root_certificates(roots.map(Arc::new).map_or_else(trust::system, Ok)?)
     };
     let config = match pair {
         Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified))),

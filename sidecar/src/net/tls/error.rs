@@ -39,6 +39,8 @@ pub enum TlsError {
     Mismatch { field: &'static str, path: String, certificate: String },
     #[error("no certificate can be made for these hosts: {source}; write host names and IP addresses")]
     SelfSigned { field: &'static str, source: rcgen::Error },
+    #[error("this system trusts no CA; name a file with CAs in caFile, or in the variable SSL_CERT_FILE")]
+    NoSystemCas,
     #[error("it says not which certificate to serve; write certificateFile and keyFile, or selfSigned")]
     NoSource,
     #[error("TLS cannot be set up: {0}; this is a fault of the sidecar: report it")]
@@ -60,6 +62,7 @@ impl TlsError {
             | Self::UnsupportedKey { field, .. }
             | Self::Mismatch { field, .. }
             | Self::SelfSigned { field, .. } => field,
+            Self::NoSystemCas => "caFile",
             Self::NoSource | Self::Setup(_) => "",
         }
     }

@@ -51,6 +51,11 @@ fn certificate(error: &CertificateError) -> String {
             "the certificate is of a CA that is not trusted here: name its CA in the settings of tls"
                 .to_owned()
         }
+        CertificateError::BadSignature => {
+            "the certificate is of a CA that is not trusted here, though one of the same \
+                                           name is: name the CA that signed it in the settings of tls"
+                .to_owned()
+        }
         CertificateError::ExpiredContext { time, not_after } => {
             format!("the certificate expired {} ago: renew it", span(*not_after, *time))
         }

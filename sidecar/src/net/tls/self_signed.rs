@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crds::config::SelfSigned;
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair as Key};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair as Key, KeyUsagePurpose};
 use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     sign::CertifiedKey,
@@ -25,6 +25,7 @@ pub(super) fn make(settings: &SelfSigned) -> Result<(KeyPair, String), TlsError>
     // Clocks of clients may be behind.
     params.not_before = (now - DAY).into();
     params.not_after = (now + VALID).into();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     if let Some(first) = hosts.into_iter().next() {
         params.distinguished_name.push(DnType::CommonName, first);

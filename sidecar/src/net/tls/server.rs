@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
-use crds::config::{ClientCaMode, ListenerCertificate, ListenerTls};
+use crds::config::{ClientCaMode, ListenerCertificate, ListenerTls, TlsVersion};
 use rustls::{
-    RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::ring::Ticketer,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::SingleCertAndKey,
+    version,
 };
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -42,15 +43,16 @@ pub struct Server {
 impl Server {
     /// Reads the files. `alpn` are the protocols that the listener speaks, the best one first.
     pub fn load(settings: &ListenerTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
-        let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let ca = settings.client_ca.as_ref().map(|ca| Named::new("clientCa.file", &ca.file));
         let mode = settings.client_ca.as_ref().map(|ca| ca.mode).unwrap_or_default();
+        let spoken =
+            Spoken { versions: versions(settings), alpn: alpn.iter().map(|name| name.to_vec()).collect() };
         let (config, pem) = match settings.certificate().ok_or(TlsError::NoSource)? {
             ListenerCertificate::Files(files) => {
                 let paths = Paths { pair: Some(PairPaths::direct(&files)), ca };
                 let config = Current::load(paths, move |contents| {
                     let pair = contents.key_pair()?.ok_or(TlsError::NoSource)?;
-                    config(pair, contents.roots()?, mode, &alpn)
+                    config(pair, contents.roots()?, mode, &spoken)
                 })?;
                 (config, None)
             }
@@ -59,7 +61,7 @@ impl Server {
                 let (certified, expires) = (Arc::new(pair.certified), pair.expires);
                 let config = Current::load(Paths { pair: None, ca }, move |contents| {
                     let pair = KeyPair { certified: certified.as_ref().clone(), expires };
-                    config(pair, contents.roots()?, mode, &alpn)
+                    config(pair, contents.roots()?, mode, &spoken)
                 })?;
                 (config, Some(pem))
             }
@@ -94,20 +96,33 @@ impl Server {
     }
 }
 
+/// What is spoken at a listener.
+struct Spoken {
+    versions: Vec<&'static SupportedProtocolVersion>,
+    /// The best one first.
+    alpn: Vec<Vec<u8>>,
+}
+
+fn versions(settings: &ListenerTls) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [(TlsVersion::V12, &version::TLS12), (TlsVersion::V13, &version::TLS13)];
+    let range = settings.min_version..=settings.max_version;
+    all.into_iter().filter(|(version, _)| range.contains(version)).map(|(_, version)| version).collect()
+}
+
 fn config(
     pair: KeyPair,
     clients: Option<RootCertStore>,
     mode: ClientCaMode,
-    alpn: &[Vec<u8>],
+    spoken: &Spoken,
 ) -> Result<Built<ServerConfig>, TlsError> {
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&PROVIDER)).with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_protocol_versions(&spoken.versions)?;
     let mut config = match clients {
         Some(roots) => builder.with_client_cert_verifier(verifier(roots, mode)?),
         None => builder.with_no_client_auth(),
     }
     .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair.certified)));
-    config.alpn_protocols = alpn.to_vec();
+    config.alpn_protocols = spoken.alpn.clone();
     // Sessions are resumed from tickets that clients keep: nothing is stored, and threads share no lock.
     config.ticketer = Ticketer::new()?;
     Ok(Built { value: config, expires: Some(pair.expires) })

@@ -9,21 +9,17 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use super::PROVIDER;
+use super::{PROVIDER, TlsError};
 
-/// The CAs that are trusted where the settings name none: the system's, by SSL_CERT_FILE and SSL_CERT_DIR if they are set,
-/// and Mozilla's where the system has none. Read once, when the first site needs them.
-pub(super) fn system() -> Arc<RootCertStore> {
+/// The CAs that are trusted where the settings name none: the system's, by SSL_CERT_FILE and SSL_CERT_DIR if they are set.
+/// The sidecar's image has those that Mozilla trusts. Read once, when the first site needs them.
+pub(super) fn system() -> Result<Arc<RootCertStore>, TlsError> {
     static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
         let mut roots = RootCertStore::empty();
-        let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if added == 0 {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        tracing::debug!(cas = roots.len(), of_the_system = added > 0, "CAs that are trusted by default");
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Arc::new(roots)
     });
-    Arc::clone(&SYSTEM)
+    if SYSTEM.is_empty() { Err(TlsError::NoSystemCas) } else { Ok(Arc::clone(&SYSTEM)) }
 }
 
 /// Believes everyone: for `insecureSkipVerify` alone. The handshake still proves that the other side has the key of the

@@ -1,0 +1,41 @@
+//! Which Secrets a policy names: what the webhook mounts into the sidecar.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    SecretKeyReference, SecretReference, SidecarPolicySpec,
+    tls::{TLS_CERTIFICATE, TLS_KEY},
+};
+
+/// Keys by the Secret that they are of.
+pub type SecretKeys<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+impl SidecarPolicySpec {
+    /// Every key of every Secret that the policy names, each once and in order.
+    pub fn secret_keys(&self) -> SecretKeys<'_> {
+        let mut keys = SecretKeys::new();
+        for listener in &self.http {
+            if let Some(tls) = &listener.tls {
+                add_pair(&mut keys, tls.certificate_secret.as_ref());
+                add_key(&mut keys, tls.client_ca.as_ref().map(|ca| &ca.secret));
+            }
+            for tls in listener.sites.iter().filter_map(|site| site.tls.as_ref()) {
+                add_key(&mut keys, tls.ca_secret.as_ref());
+                add_pair(&mut keys, tls.client_certificate_secret.as_ref());
+            }
+        }
+        keys
+    }
+}
+
+fn add_pair<'a>(keys: &mut SecretKeys<'a>, secret: Option<&'a SecretReference>) {
+    if let Some(secret) = secret {
+        keys.entry(&secret.name).or_default().extend([TLS_CERTIFICATE, TLS_KEY]);
+    }
+}
+
+fn add_key<'a>(keys: &mut SecretKeys<'a>, secret: Option<&'a SecretKeyReference>) {
+    if let Some(secret) = secret {
+        keys.entry(&secret.name).or_default().insert(&secret.key);
+    }
+}
