@@ -109,7 +109,7 @@ impl JsonSchema for AddressPattern {
         json_schema!({
             "type": "string",
             "pattern": PATTERN,
-            "maxLength": 112,
+            "maxLength": 80,
             "description": "ip:port, IPv6 in brackets, or unix:/path; {1...4} counts from 1 to 4, so 10.9.0.{1...4}:9000 is four addresses.",
             "x-kubernetes-validations": [
                 {

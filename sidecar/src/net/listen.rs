@@ -12,7 +12,7 @@ use crds::units::Address;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     net::{TcpSocket, TcpStream, UnixStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{Socket as Connected, Stream, tls::Peer, unix::UnixSocket};
@@ -70,22 +70,23 @@ pub async fn connect(
     alpn: &[&[u8]],
     limit: Duration,
 ) -> io::Result<Stream> {
-    let connected = async {
-        let socket = match address {
-            Address::Ip(address) => Connected::Tcp(tcp(*address).await?),
-            Address::Unix(path) => Connected::Unix(unix(path).await?),
-        };
-        match tls {
-            Some(peer) => peer.handshake(socket, alpn).await,
-            None => Ok(socket.into()),
+    let end = Instant::now() + limit;
+    let opened = async {
+        match address {
+            Address::Ip(address) => tcp(*address).await.map(Connected::Tcp),
+            Address::Unix(path) => unix(path).await.map(Connected::Unix),
         }
     };
-    timeout(limit, connected).await.map_err(|_| {
-        io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer to connect within {} ms", limit.as_millis()),
-        )
-    })?
+    let late = |what: &str| {
+        io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} ms", limit.as_millis()))
+    };
+    let socket = timeout_at(end, opened).await.map_err(|_| late("no answer to connect"))??;
+    match tls {
+        Some(peer) => timeout_at(end, peer.handshake(socket, alpn))
+            .await
+            .map_err(|_| late("TLS: the handshake did not come to its end"))?,
+        None => Ok(socket.into()),
+    }
 }
 
 /// The kernel does not let anyone wait at a full Unix socket: whoever comes asks again.

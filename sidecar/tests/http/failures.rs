@@ -269,7 +269,7 @@ async fn a_backend_that_answers_500_is_ejected() {
 async fn a_501_and_a_slow_down_never_eject() {
     for answer in [
         "HTTP/1.1 501 Not Implemented\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1 503 Slow Down\r\nx-amz-request-id: 1\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 503 Slow Down\r\nx-minio-error-code: SlowDown\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
     ] {

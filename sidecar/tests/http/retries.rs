@@ -70,7 +70,7 @@ async fn an_answer_that_breaks_off_is_gone_on_with_where_nobody_can_tell() {
         ];
         let addresses = [backends[0].address.clone(), backends[1].address.clone()];
         let sidecar = Sidecar::start(&addresses).await;
-        for _ in 0..4 {
+        for _ in 0..12 {
             assert!(sidecar.get("/object").await.body == body());
         }
         // A reset may take what was sent with it, so that the answer breaks off again.

@@ -17,6 +17,7 @@ use sidecar::{
     net::tls::Store,
 };
 
+use tokio::io::AsyncReadExt;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{
@@ -205,6 +206,12 @@ async fn what_is_wrong_with_a_backends_certificate_is_told_in_the_502() {
         let skipping = BackendTls { insecure_skip_verify: true, ..BackendTls::default() };
         assert_eq!(towards(&skipping, &backend).await.get("/").await.text(), "one");
     }
+    let plain = Backend::start(|mut visit| async move {
+        if visit.reader.read_u8().await.is_ok() {
+            visit.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
+        }
+    })
+    .await;
     let site = Site::within(Store::default().client(&volume.backend()).unwrap(), &[plain.address]);
     let sidecar = Sidecar::open([127, 0, 0, 1].into(), None, vec![site]);
     let response = sidecar.get("/").await;

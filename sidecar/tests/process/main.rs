@@ -197,7 +197,10 @@ fn check_tells_of_every_file_that_tls_cannot_use() {
     std::fs::write(&path, text).unwrap();
     let made = |name: &str| format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"));
     let check = |cas: &str| {
-        support::run_with(&["check", "--config", path.to_str().unwrap()], &[("SSL_CERT_FILE", cas)])
+        support::run_with(
+            &["check", "--config", path.to_str().unwrap()],
+            &[("SSL_CERT_FILE", cas), ("SSL_CERT_DIR", "/nowhere")],
+        )
     };
     let (code, out, err) = check("/nowhere/cas.pem");
     assert_eq!((code, out.as_str()), (Some(1), ""));

@@ -8,7 +8,7 @@ use x509_parser::{parse_x509_certificate, prelude::GeneralName};
 /// The names in a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The distinguished name, most general part first, as in `O=Example, CN=spark`.
+    /// The distinguished name, its parts in the order of the certificate, as in `O=Example, CN=spark`.
     pub subject: String,
     /// The first common name of the subject.
     pub common_name: Option<String>,
@@ -55,7 +55,7 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
     use super::*;
 
@@ -63,6 +63,7 @@ mod tests {
     fn every_name_in_a_certificate_is_told() {
         let mut params =
             CertificateParams::new(["spark.analytics".to_owned(), "10.0.0.7".to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Example");
         params.distinguished_name.push(DnType::CommonName, "spark");
         for san in [
