@@ -53,8 +53,12 @@ image: ## Build the images with docker, podman or buildah, whichever is there
 	e2e/cluster/images
 
 .PHONY: bench
-bench: ## Measure webhook and sidecar beside HAProxy and nginx, with the cluster down
+bench: ## Measure webhook and sidecar beside HAProxy, nginx and Envoy, with the cluster down
 	e2e/bench/run
+
+.PHONY: bench-http
+bench-http: ## Measure only what goes through the proxies
+	e2e/bench/run http start
 
 .PHONY: cluster-up
 cluster-up: ## Bring up a real cluster: KUBECONFIG's, kind's, or one node from source

@@ -2,7 +2,7 @@
 # What the machine must have and must not run, and what the reader should know about it.
 
 # package:program that proves it is there
-PACKAGES=(haproxy:haproxy nginx-light:nginx wrk:wrk curl:curl)
+PACKAGES=(haproxy:haproxy nginx-light:nginx wrk:wrk nghttp2-client:h2load curl:curl openssl:openssl python3:python3)
 # Debian starts these when they are installed.
 SERVICES=(haproxy nginx)
 
@@ -43,20 +43,21 @@ stop_service() {
 
 # As images and tests are built: all of the workspace, so that its crates are compiled once.
 require_programs() {
-  local programs=${BENCH_BIN:-}
-  if [[ -z $programs ]]; then
+  SIDECAR=${BENCH_BIN:-}
+  if [[ -z $SIDECAR ]]; then
     (cd "$REPO" && cargo build --release --locked --workspace --bins >&2)
-    programs=$TARGET/$(rustc -vV | sed -n 's/^host: //p')/release
+    SIDECAR=$TARGET/$(rustc -vV | sed -n 's/^host: //p')/release
   fi
-  SIDECAR=$programs/sidecar
+  [[ ! -d $SIDECAR ]] || SIDECAR+=/sidecar
   [[ -x $SIDECAR ]] || die "there is no program $SIDECAR"
+  ENVOY=$("$REPO/.ci/envoy") || die "Envoy cannot be installed (see above)"
 }
 
 describe_machine() {
   local load
   read -r load _ </proc/loadavg
   echo "$(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) processors, Linux $(uname -r), load average $load"
-  echo "HAProxy $(haproxy -v | sed -n 's/^HAProxy version \([^ ]*\).*/\1/p'), $(nginx -v 2>&1 | sed 's/.*: //'), commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown)$(uncommitted)"
+  echo "HAProxy $(haproxy -v | sed -n 's/^HAProxy version \([^ ]*\).*/\1/p'), $(nginx -v 2>&1 | sed 's/.*: //'), Envoy $("$ENVOY" --version | sed -n 's|.*version: [^/]*/\([^/]*\)/.*|\1|p'), commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown)$(uncommitted)"
   awk -v load="$load" -v processors="$(nproc)" 'BEGIN {exit !(load > processors / 4)}' && say "the machine is not idle (load average $load): believe ratios only, and those with a narrow spread"
   STOLEN_BEFORE=$(stolen)
 }
