@@ -9,18 +9,23 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .PHONY: help
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: ## Bring up a cluster, install the operator and watch the injected sidecar balance
 	@e2e/demo
 
 .PHONY: test
-test: lint test-unit test-chart test-e2e ## Run everything: lint, unit, chart, API-server and real-cluster tests
+test: lint test-unit test-faults test-chart test-e2e ## Run everything: lint, unit, fault, chart, API-server and real-cluster tests
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
 	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test policy_api --test process
+
+.PHONY: test-faults
+test-faults: ## Run the sidecar under load while backends, networks and clients misbehave; prints what failed
+	.ci/package nginx-light:nginx nftables:nft iproute2:ip util-linux:unshare
+	$(CARGO) test --release --workspace --test faults -- --nocapture
 
 .PHONY: test-chart
 test-chart: ## Lint, render and unit-test the Helm chart

@@ -1,10 +1,7 @@
 # shellcheck shell=bash
 # What the machine must have and must not run, and what the reader should know about it.
 
-# package:program that proves it is there
-PACKAGES=(haproxy:haproxy nginx-light:nginx wrk:wrk nghttp2-client:h2load curl:curl openssl:openssl python3:python3)
-# Debian starts these when they are installed.
-SERVICES=(haproxy nginx)
+PACKAGES=(haproxy nginx-light:nginx wrk nghttp2-client:h2load curl openssl python3)
 
 # kube-proxy's rules make the kernel track every connection, on loopback too.
 require_no_cluster() {
@@ -19,26 +16,8 @@ require_no_cluster() {
 }
 
 require_packages() {
-  local entry service missing=()
   PATH=$PATH:/usr/sbin
-  for entry in "${PACKAGES[@]}"; do
-    have "${entry#*:}" || missing+=("${entry%%:*}")
-  done
-  ((${#missing[@]})) || return 0
-  ((EUID == 0)) && have apt-get || die "these are missing: ${missing[*]}" "install them (the names are Debian's) and run again"
-  say "installing Debian packages: ${missing[*]}; their services are stopped and disabled"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"; } </dev/null >&2 || die "apt-get failed"
-  for service in "${SERVICES[@]}"; do
-    [[ " ${missing[*]} " != *" $service"* ]] || stop_service "$service"
-  done
-}
-
-stop_service() {
-  if [[ -d /run/systemd/system ]]; then
-    systemctl disable --now "$1" >&2 || say "the service $1 could not be stopped"
-  else
-    service "$1" stop >/dev/null 2>&1 || true
-  fi
+  "$REPO/.ci/package" "${PACKAGES[@]}" || die "packages are missing (see above)"
 }
 
 # As images and tests are built: all of the workspace, so that its crates are compiled once.
