@@ -15,7 +15,7 @@ FNR == NR {
 }
 END {
   printf "" >json
-  printf "\n%-52s %-4s %-22s  %-30s  %-24s  %s\n", "figure", "unit", "ours (min..max)", "peer (min..max)", "ours / peer (min..max)", "to reach"
+  printf "\n%-56s %-4s %-22s  %-30s  %-24s  %s\n", "figure", "unit", "ours (min..max)", "peer (min..max)", "ours / peer (min..max)", "to reach"
   for (figure = 1; figure <= figures; figure++) {
     k = key[figure]
     if (!((k, "ours") in count)) continue
@@ -43,8 +43,8 @@ function line(k, peer,    n, i, ratios, ours, theirs, ratio, r, note) {
   else { ratio = theirs > 0 ? ours / theirs : 0; low = ratio; high = ratio }
   ratio_min = low; ratio_max = high
   note = verdict(k, peer, ratio, ours)
-  if (shown++) printf "%-52s %-4s %-22s", "", "", ""
-  else printf "%-52s %-4s %-22s", name[k], unit[k], spread(ours, ours_min, ours_max, decimals[k])
+  if (shown++) printf "%-56s %-4s %-22s", "", "", ""
+  else printf "%-56s %-4s %-22s", name[k], unit[k], spread(ours, ours_min, ours_max, decimals[k])
   printf "  %-30s  %-24s  %s\n", peer == "reach" ? "-" : peer " " spread(theirs, peer_min, peer_max, decimals[k]), spread(ratio, ratio_min, ratio_max, 2), note
   printf "{\"name\":\"%s\",\"unit\":\"%s\",\"ours\":%.4f,\"peer\":\"%s\",\"peer_value\":%.4f,\"ratio\":%.4f,\"better\":\"%s\"", name[k], unit[k], ours, peer, theirs, ratio, better[k] >json
   printf ",\"ours_min\":%.4f,\"ours_max\":%.4f,\"peer_min\":%.4f,\"peer_max\":%.4f,\"ratio_min\":%.4f,\"ratio_max\":%.4f,\"rounds\":%d", ours_min, ours_max, peer_min, peer_max, ratio_min, ratio_max, count[k, "ours"] >json
