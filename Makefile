@@ -16,7 +16,7 @@ demo: ## Bring up a cluster, install the operator and watch the injected sidecar
 	@e2e/demo
 
 .PHONY: test
-test: lint test-unit test-faults test-chart test-e2e ## Run everything: lint, unit, fault, chart, API-server and real-cluster tests
+test: lint test-unit test-faults test-s3 test-protocols test-chart test-e2e ## Run everything: lint, unit, fault, client, chart, API-server and real-cluster tests
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
@@ -26,6 +26,16 @@ test-unit: ## Run the tests that need no cluster (the API server's among them)
 test-faults: ## Run the sidecar under load while backends, networks and clients misbehave; prints what failed
 	.ci/package nginx-light:nginx nftables:nft iproute2:ip util-linux:unshare
 	$(CARGO) test --release --workspace --test faults -- --nocapture
+
+.PHONY: test-s3
+test-s3: ## Run S3 clients through the sidecar against MinIO, which is built once
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) test --release --workspace --test s3
+
+.PHONY: test-protocols
+test-protocols: ## Run WebSocket clients and servers through the sidecar
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) test --release --workspace --test protocols
 
 .PHONY: test-chart
 test-chart: ## Lint, render and unit-test the Helm chart
