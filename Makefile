@@ -9,18 +9,33 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .PHONY: help
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: ## Bring up a cluster, install the operator and watch the injected sidecar balance
 	@e2e/demo
 
 .PHONY: test
-test: lint test-unit test-chart test-e2e ## Run everything: lint, unit, chart, API-server and real-cluster tests
+test: lint test-unit test-faults test-s3 test-protocols test-chart test-e2e ## Run everything: lint, unit, fault, client, chart, API-server and real-cluster tests
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
 	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test policy_api --test process
+
+.PHONY: test-faults
+test-faults: ## Run the sidecar under load while backends, networks and clients misbehave; prints what failed
+	.ci/package nginx-light:nginx nftables:nft iproute2:ip util-linux:unshare
+	$(CARGO) test --release --workspace --test faults -- --nocapture
+
+.PHONY: test-s3
+test-s3: ## Run S3 clients through the sidecar against MinIO, which is built once
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) test --release --workspace --test s3
+
+.PHONY: test-protocols
+test-protocols: ## Run WebSocket clients and servers through the sidecar
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) test --release --workspace --test protocols
 
 .PHONY: test-chart
 test-chart: ## Lint, render and unit-test the Helm chart
@@ -53,8 +68,12 @@ image: ## Build the images with docker, podman or buildah, whichever is there
 	e2e/cluster/images
 
 .PHONY: bench
-bench: ## Measure webhook and sidecar beside HAProxy and nginx, with the cluster down
+bench: ## Measure webhook and sidecar beside HAProxy, nginx and Envoy, with the cluster down
 	e2e/bench/run
+
+.PHONY: bench-http
+bench-http: ## Measure only what goes through the proxies
+	e2e/bench/run http start
 
 .PHONY: cluster-up
 cluster-up: ## Bring up a real cluster: KUBECONFIG's, kind's, or one node from source

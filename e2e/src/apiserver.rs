@@ -5,16 +5,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
-        mpsc,
     },
-    thread,
     time::Duration,
 };
 
@@ -28,6 +24,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::{await_condition, conditions},
 };
+
+use crate::child::{dying_with_parent, free_ports, launch, path_from};
 
 const START: Duration = Duration::from_secs(60);
 const TOKEN: &str = "test-administrator";
@@ -60,7 +58,7 @@ impl ApiServer {
         let tools = tools(&["api"])?;
         let directory = tempfile::tempdir()?;
         write_keys(directory.path())?;
-        let [client, peer, secure] = free_ports()?;
+        let [client, peer, secure] = free_ports();
         launch(etcd(&tools, directory.path(), client, peer), directory.path().join("etcd.log"))?;
         launch(apiserver(&tools, directory.path(), client, secure), directory.path().join("apiserver.log"))?;
         let kubeconfig = directory.path().join("kubeconfig");
@@ -146,17 +144,7 @@ impl ApiServer {
 
 /// The folder with the tools of these groups, which are built first where they are missing.
 pub fn tools(groups: &[&str]) -> anyhow::Result<PathBuf> {
-    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/tools/build");
-    let output = Command::new(&build)
-        .args(groups)
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("{} cannot be run", build.display()))?;
-    if !output.status.success() {
-        bail!("{} failed: see its output above", build.display());
-    }
-    let text = String::from_utf8(output.stdout)?;
-    Ok(PathBuf::from(text.lines().last().context("no folder was printed")?.trim()))
+    path_from("cluster/tools/build", groups)
 }
 
 fn http_get(path: &str) -> anyhow::Result<http::Request<Vec<u8>>> {
@@ -202,45 +190,6 @@ fn apiserver(tools: &Path, directory: &Path, etcd: u16, secure: u16) -> Command 
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ]);
     command
-}
-
-/// `setpriv` sets the parent-death signal, which only unsafe code could set from here.
-fn dying_with_parent(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
-    command
-}
-
-/// Starts `command` from a thread that lives as long as the program, since the signal follows the thread.
-fn launch(mut command: Command, log: PathBuf) -> anyhow::Result<()> {
-    let (started, outcome) = mpsc::channel();
-    thread::spawn(move || {
-        let spawned = File::create(&log).and_then(|file| {
-            let errors = file.try_clone()?;
-            command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn()
-        });
-        match spawned {
-            Ok(mut child) => {
-                let _ = started.send(Ok(()));
-                let _ = child.wait();
-                loop {
-                    thread::park();
-                }
-            }
-            Err(error) => {
-                let _ = started.send(Err(error));
-            }
-        }
-    });
-    outcome.recv()?.context("setpriv (package util-linux) could not start it")
-}
-
-/// Three ports that are free now.
-fn free_ports() -> std::io::Result<[u16; 3]> {
-    let open = || TcpListener::bind(("127.0.0.1", 0));
-    let listeners = [open()?, open()?, open()?];
-    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    Ok([port(&listeners[0])?, port(&listeners[1])?, port(&listeners[2])?])
 }
 
 fn kubeconfig_text(port: u16) -> String {

@@ -4,10 +4,12 @@
 //! by [`eventually`], and a promise that is not kept is reported with what pods, events and logs say.
 
 pub mod apiserver;
+mod child;
 mod cluster;
 mod diagnosis;
 mod eventually;
 mod injected;
+mod local;
 pub mod manifests;
 mod namespace;
 mod operator;
@@ -18,6 +20,7 @@ pub mod workload;
 pub use cluster::Cluster;
 pub use eventually::eventually;
 pub use injected::{sidecar, sidecar_restarts};
+pub use local::{LocalSidecar, Minio, PythonServer, python};
 pub use namespace::{Namespace, has_condition, with_cluster_alone, with_namespace};
 pub use operator::Operator;
 pub use process::Output;

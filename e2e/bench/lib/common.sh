@@ -31,6 +31,7 @@ open_workspace() {
   chmod 755 "$WORK"
   mkdir -p "$RESULTS"
   : >"$WORK/samples.tsv"
+  : >"$WORK/skipped.tsv"
 }
 
 close_workspace() {
@@ -40,6 +41,15 @@ close_workspace() {
 
 # sample FIGURE PROGRAM ROUND VALUE: one measured value; the figure is one of figures.tsv.
 sample() { printf '%s\t%s\t%s\t%s\n' "$@" >>"$WORK/samples.tsv"; }
+
+# skip WHAT REASON: said at the end, below the table.
+skip() {
+  say "skipped: $1: $2"
+  printf '%s: %s\n' "$@" >>"$WORK/skipped.tsv"
+}
+
+# median VALUES...: the middle one, or the greater of the two in the middle.
+median() { printf '%s\n' "$@" | sort -g | awk '{value[NR] = $1} END {print value[int(NR / 2) + 1]}'; }
 
 # divide A B: with six decimals.
 divide() { awk -v a="$1" -v b="$2" 'BEGIN {if (b == 0) exit 1; printf "%.6f\n", a / b}'; }

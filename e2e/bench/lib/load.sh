@@ -1,52 +1,6 @@
 # shellcheck shell=bash
-# Load: wrk for small bodies, curl for large ones. A slot with one failed request ends the run: its figures would be of something else.
-
-SMALL=(ours haproxy nginx)
-LARGE=(ours haproxy haproxy-splice nginx)
-CONNECTIONS=(1 32 256)
-LARGE_GETS=8
-
-warm_up() {
-  local program
-  for program in "${SMALL[@]}"; do wrk_slot "$program" 32 1; done
-}
-
-measure_small() {
-  local round connections program
-  for ((round = 1; round <= ROUNDS; round++)); do
-    say "1 KiB GET with 1, 32 and 256 connections, round $round of $ROUNDS"
-    for connections in "${CONNECTIONS[@]}"; do
-            for program in $(rotated "$round" "${SMALL[@]}"); do
-        wrk_slot "$program" "$connections" "$SLOT"
-        sample "small $connections cpu" "$program" "$round" "$(divide "$CPU_US" "$REQUESTS")"
-        sample "small $connections rate" "$program" "$round" "$RATE"
-        sample "small $connections p50" "$program" "$round" "$P50"
-        sample "small $connections p99" "$program" "$round" "$P99"
-      done
-      # For the reader: what load and backend take by themselves.
-      wrk_slot direct "$connections" 1
-      sample "small $connections rate" direct "$round" "$RATE"
-      sample "small $connections p50" direct "$round" "$P50"
-    done
-  done
-}
-
-measure_large() {
-  local round program
-  say "64 MiB GET, $LARGE_GETS a program and round, $ROUNDS rounds"
-  for ((round = 1; round <= ROUNDS; round++)); do
-    for program in $(rotated "$round" "${LARGE[@]}"); do
-      curl_slot "$program"
-      sample "large cpu" "$program" "$round" "$(divide "$CPU_US" "$((LARGE_GETS * 1000))")"
-      sample "large time" "$program" "$round" "$(divide "$ELAPSED_US" "$((LARGE_GETS * 1000))")"
-    done
-  done
-}
-
-measure_memory() {
-  local program
-  for program in ours haproxy; do sample "memory loaded" "$program" 1 "$(resident "$program")"; done
-}
+# Load: wrk for all that goes, h2load for a given rate, curl for large bodies. A slot with one failed request ends the run: its figures would be
+# of something else.
 
 # rotated ROUND NAMES...: another one first in every round, so that none gains by its place.
 rotated() {
@@ -77,16 +31,41 @@ wrk_slot() {
   [[ -n ${P99:-} ]] && ((REQUESTS > 0)) || { cat "$output" >&2; die "wrk's output against $1 is not understood"; }
 }
 
-# curl_slot PROGRAM: CPU_US and ELAPSED_US for LARGE_GETS requests, one after the other on one connection.
-curl_slot() {
-  local begin end sizes
+# rate_slot PROGRAM CONNECTIONS SECONDS RATE: the same as wrk_slot, with RATE requests a second over all connections. A request that is late
+# is sent when the one before it was answered, and its time counts from there.
+rate_slot() {
+  local threads=2 output=$WORK/h2load.out log=$WORK/h2load/log
+  (($2 > 1)) || threads=1
+  mkdir -p "$WORK/h2load"
+  chmod 777 "$WORK/h2load"
+  rm -f "$log"
   cpu_begin "$(process_of "$1")"
+  timeout $(($3 + 10)) "${AS_NOBODY[@]}" h2load --h1 -t "$threads" -c "$2" -D "$3" --rps "$(divide "$4" "$2")" --log-file "$log" \
+    "http://127.0.0.1:${ADDRESS[$1]}/small" >"$output" 2>&1 || { cat "$output" >&2; die "h2load failed against $1"; }
+  cpu_end
+  # Columns of the log: start, status, microseconds until the end of the answer.
+  read -r REQUESTS FAILED P50 P99 < <(sort -n -k 3 "$log" | awk '
+    {time[NR] = $3; if ($2 != 200) failed++}
+    END {print NR, failed + 0, time[int((NR + 1) / 2)], time[int((NR * 99 + 99) / 100)]}')
+  ((REQUESTS > 0 && FAILED == 0)) || { cat "$output" >&2; die "$1 failed $FAILED of $REQUESTS requests at $4 a second with $2 connections"; }
+  RATE=$(divide "$REQUESTS" "$3")
+}
+
+# curl_slot METHOD PROGRAM COUNT: CPU_US and ELAPSED_US for COUNT bodies of 64 MiB, one after the other on one connection.
+curl_slot() {
+  local begin end sizes upload=() measured=size_download url="http://127.0.0.1:${ADDRESS[$2]}/large?[1-$3]"
+  if [[ $1 == PUT ]]; then
+    upload=(-H "Expect:" -T "$WORK/files/large")
+    measured=size_upload
+    url="http://127.0.0.1:${ADDRESS[$2]}/upload?[1-$3]"
+  fi
+  cpu_begin "$(process_of "$2")"
   begin=${EPOCHREALTIME/./}
-  sizes=$("${AS_NOBODY[@]}" curl -sS --fail --max-time 60 -o /dev/null -w '%{size_download} %{num_connects}\n' "http://127.0.0.1:${ADDRESS[$1]}/large?[1-$LARGE_GETS]") ||
-    die "curl failed against $1"
+  sizes=$("${AS_NOBODY[@]}" curl -sS --fail --max-time 60 "${upload[@]}" -o /dev/null -w "%{$measured} %{num_connects}\n" "$url") ||
+    die "curl $1 failed against $2"
   end=${EPOCHREALTIME/./}
   cpu_end
   ELAPSED_US=$((end - begin))
-  [[ $(sort <<<"$sizes" | uniq -c | awk '{print $1, $2, $3}' | xargs) == "$((LARGE_GETS - 1)) 67108864 0 1 67108864 1" ]] ||
-    die "$1 did not send $LARGE_GETS bodies of 64 MiB on one connection: $(sort <<<"$sizes" | uniq -c | xargs)"
+  [[ $(sort <<<"$sizes" | uniq -c | awk '{print $1, $2, $3}' | xargs) == "$(($3 - 1)) 67108864 0 1 67108864 1" ]] ||
+    die "$2 did not carry $3 bodies of 64 MiB on one connection: $(sort <<<"$sizes" | uniq -c | xargs)"
 }

@@ -1,10 +1,7 @@
 # shellcheck shell=bash
 # What the machine must have and must not run, and what the reader should know about it.
 
-# package:program that proves it is there
-PACKAGES=(haproxy:haproxy nginx-light:nginx wrk:wrk curl:curl)
-# Debian starts these when they are installed.
-SERVICES=(haproxy nginx)
+PACKAGES=(haproxy nginx-light:nginx wrk nghttp2-client:h2load curl openssl python3)
 
 # kube-proxy's rules make the kernel track every connection, on loopback too.
 require_no_cluster() {
@@ -19,44 +16,27 @@ require_no_cluster() {
 }
 
 require_packages() {
-  local entry service missing=()
   PATH=$PATH:/usr/sbin
-  for entry in "${PACKAGES[@]}"; do
-    have "${entry#*:}" || missing+=("${entry%%:*}")
-  done
-  ((${#missing[@]})) || return 0
-  ((EUID == 0)) && have apt-get || die "these are missing: ${missing[*]}" "install them (the names are Debian's) and run again"
-  say "installing Debian packages: ${missing[*]}; their services are stopped and disabled"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"; } </dev/null >&2 || die "apt-get failed"
-  for service in "${SERVICES[@]}"; do
-    [[ " ${missing[*]} " != *" $service"* ]] || stop_service "$service"
-  done
-}
-
-stop_service() {
-  if [[ -d /run/systemd/system ]]; then
-    systemctl disable --now "$1" >&2 || say "the service $1 could not be stopped"
-  else
-    service "$1" stop >/dev/null 2>&1 || true
-  fi
+  "$REPO/.ci/package" "${PACKAGES[@]}" || die "packages are missing (see above)"
 }
 
 # As images and tests are built: all of the workspace, so that its crates are compiled once.
 require_programs() {
-  local programs=${BENCH_BIN:-}
-  if [[ -z $programs ]]; then
+  SIDECAR=${BENCH_BIN:-}
+  if [[ -z $SIDECAR ]]; then
     (cd "$REPO" && cargo build --release --locked --workspace --bins >&2)
-    programs=$TARGET/$(rustc -vV | sed -n 's/^host: //p')/release
+    SIDECAR=$TARGET/$(rustc -vV | sed -n 's/^host: //p')/release
   fi
-  SIDECAR=$programs/sidecar
+  [[ ! -d $SIDECAR ]] || SIDECAR+=/sidecar
   [[ -x $SIDECAR ]] || die "there is no program $SIDECAR"
+  ENVOY=$("$REPO/.ci/envoy") || die "Envoy cannot be installed (see above)"
 }
 
 describe_machine() {
   local load
   read -r load _ </proc/loadavg
   echo "$(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) processors, Linux $(uname -r), load average $load"
-  echo "HAProxy $(haproxy -v | sed -n 's/^HAProxy version \([^ ]*\).*/\1/p'), $(nginx -v 2>&1 | sed 's/.*: //'), commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown)$(uncommitted)"
+  echo "HAProxy $(haproxy -v | sed -n 's/^HAProxy version \([^ ]*\).*/\1/p'), $(nginx -v 2>&1 | sed 's/.*: //'), Envoy $("$ENVOY" --version | sed -n 's|.*version: [^/]*/\([^/]*\)/.*|\1|p'), commit $(git -C "$REPO" rev-parse --short HEAD 2>/dev/null || echo unknown)$(uncommitted)"
   awk -v load="$load" -v processors="$(nproc)" 'BEGIN {exit !(load > processors / 4)}' && say "the machine is not idle (load average $load): believe ratios only, and those with a narrow spread"
   STOLEN_BEFORE=$(stolen)
 }

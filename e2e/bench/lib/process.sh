@@ -117,11 +117,16 @@ cpu_end() {
   fi
 }
 
-# resident NAME: MiB.
-resident() {
-  local field value total=0
-  while read -r field value _; do
-    [[ $field != VmRSS: ]] || total=$value
-  done <"/proc/${PID[$1]}/status"
+# resident NAME: MiB now, of all its processes; peak NAME: the most that each had since its start.
+resident() { memory_of "$1" VmRSS; }
+peak() { memory_of "$1" VmHWM; }
+
+memory_of() {
+  local pid field value total=0
+  for pid in $(family "$1"); do
+    while read -r field value _; do
+      [[ $field != "$2:" ]] || total=$((total + value))
+    done <"/proc/$pid/status"
+  done
   divide "$total" 1024
 }

@@ -15,7 +15,7 @@ FNR == NR {
 }
 END {
   printf "" >json
-  printf "\n%-46s %-4s %-22s  %-30s  %-24s  %s\n", "figure", "unit", "ours (min..max)", "peer (min..max)", "ours / peer (min..max)", "to reach"
+  printf "\n%-56s %-4s %-22s  %-30s  %-24s  %s\n", "figure", "unit", "ours (min..max)", "peer (min..max)", "ours / peer (min..max)", "to reach"
   for (figure = 1; figure <= figures; figure++) {
     k = key[figure]
     if (!((k, "ours") in count)) continue
@@ -43,8 +43,8 @@ function line(k, peer,    n, i, ratios, ours, theirs, ratio, r, note) {
   else { ratio = theirs > 0 ? ours / theirs : 0; low = ratio; high = ratio }
   ratio_min = low; ratio_max = high
   note = verdict(k, peer, ratio, ours)
-  if (shown++) printf "%-46s %-4s %-22s", "", "", ""
-  else printf "%-46s %-4s %-22s", name[k], unit[k], spread(ours, ours_min, ours_max, decimals[k])
+  if (shown++) printf "%-56s %-4s %-22s", "", "", ""
+  else printf "%-56s %-4s %-22s", name[k], unit[k], spread(ours, ours_min, ours_max, decimals[k])
   printf "  %-30s  %-24s  %s\n", peer == "reach" ? "-" : peer " " spread(theirs, peer_min, peer_max, decimals[k]), spread(ratio, ratio_min, ratio_max, 2), note
   printf "{\"name\":\"%s\",\"unit\":\"%s\",\"ours\":%.4f,\"peer\":\"%s\",\"peer_value\":%.4f,\"ratio\":%.4f,\"better\":\"%s\"", name[k], unit[k], ours, peer, theirs, ratio, better[k] >json
   printf ",\"ours_min\":%.4f,\"ours_max\":%.4f,\"peer_min\":%.4f,\"peer_max\":%.4f,\"ratio_min\":%.4f,\"ratio_max\":%.4f,\"rounds\":%d", ours_min, ours_max, peer_min, peer_max, ratio_min, ratio_max, count[k, "ours"] >json
@@ -58,10 +58,10 @@ function verdict(k, peer, ratio, ours,    text) {
     is_reached = ours <= reach[k] + 0
     return "<= " reach[k] " " unit[k] ": " (is_reached ? "reached" : "NOT reached")
   }
-  if (peer != against[k]) return ""
+  if (index("," against[k] ",", "," peer ",") == 0) return ""
   is_reached = ratio <= reach[k] + 0
   text = "<= " reach[k] ": " (is_reached ? "reached" : "NOT reached")
-  if (next_reach[k] != "-") text = text ", then " next_reach[k] ": " (ratio <= next_reach[k] + 0 ? "reached" : "not yet")
+  if (next_reach[k] != "-" && index(against[k], peer) == 1) text = text ", then " next_reach[k] ": " (ratio <= next_reach[k] + 0 ? "reached" : "not yet")
   return text
 }
 

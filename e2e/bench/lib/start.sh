@@ -1,21 +1,18 @@
 # shellcheck shell=bash
-# Start until ready, memory when idle, and sizes.
+# Start until ready, and sizes.
 
 STARTS=30
 
 measure_start() {
   local round
-  start_backend
-  prepare_proxies
-  say "start until ready, $STARTS times each, and memory when idle"
+  prepare_ours ours
+  prepare_haproxy
+  say "start until ready, $STARTS times each"
   for ((round = 1; round <= STARTS; round++)); do
-    start_once ours "$round" "${ADDRESS[ready]}" /ready "${START_OURS[@]}"
+    start_once ours "$round" "${READY[ours]}" /ready "${START_OURS[@]}"
     start_once haproxy "$round" "${ADDRESS[haproxy]}" /small "${START_HAPROXY[@]}"
   done
-  idle_memory ours "${ADDRESS[ready]}" /ready "${START_OURS[@]}"
-  idle_memory haproxy "${ADDRESS[haproxy]}" /small "${START_HAPROXY[@]}"
   measure_sizes
-  stop_all
 }
 
 # start_once PROGRAM ROUND PORT PATH COMMAND...: from fork to the first 200, asked without a pause.
@@ -29,15 +26,6 @@ start_once() {
   end=${EPOCHREALTIME/./}
   stop "$1"
   sample "start ready" "$1" "$2" "$(divide $((end - begin)) 1000)"
-}
-
-# idle_memory PROGRAM PORT PATH COMMAND...
-idle_memory() {
-  start "$1" "${@:4}"
-  await_answer "$1" "$2" "$3"
-  sleep 2
-  sample "memory idle" "$1" 1 "$(resident "$1")"
-  stop "$1"
 }
 
 measure_sizes() {

@@ -1,0 +1,157 @@
+//! The program as a process, and what it costs.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::until;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running sidecar with one listener; killed when it is dropped.
+pub(crate) struct Sidecar {
+    pub(crate) address: SocketAddr,
+    admin: SocketAddr,
+    process: Child,
+    directory: TempDir,
+}
+
+/// A configuration with one listener on this port, and these backend sources in its one site. Checks are frequent, so that a test sees
+/// many of them.
+fn config(port: u16, backends: &str) -> String {
+    format!(
+        "drainTimeout: 1s\n\
+         http:\n\
+         - name: faults\n\
+         \x20 address: 127.0.0.1\n\
+         \x20 port: {port}\n\
+         \x20 sites: [{{name: only, backends: [{backends}]}}]\n\
+         \x20 health: {{path: /health, interval: 1s, timeout: 500ms, unhealthyThreshold: 2}}\n"
+    )
+}
+
+/// A port below those that the kernel gives to clients: none of the many clients here can take it before it is used.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Relaxed));
+        let port = 20_000 + (next % 12_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl Sidecar {
+    /// Starts one over these addresses, and waits until it serves.
+    pub(crate) async fn start(backends: &[SocketAddr]) -> Self {
+        let backends: Vec<String> = backends.iter().map(|address| format!("\"{address}\"")).collect();
+        Self::with(&format!("{{addresses: [{}]}}", backends.join(", "))).await
+    }
+
+    /// Starts one over these sources.
+    pub(crate) async fn with(backends: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [port, admin] = [free_port(), free_port()];
+        let admin = SocketAddr::from(([127, 0, 0, 1], admin));
+        let path = directory.path().join("sidecar.yaml");
+        fs::write(&path, config(port, backends)).unwrap();
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_sidecar"))
+            .args(["run", "--log-format", "text", "--admin-address", &admin.to_string(), "--config"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let sidecar = Self { address: ([127, 0, 0, 1], port).into(), admin, process, directory };
+        sidecar.wait_ready().await;
+        sidecar
+    }
+
+    async fn wait_ready(&self) {
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        for _ in 0..1000 {
+            if self.admin_get("/ready").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return;
+            }
+            tick.tick().await;
+        }
+        panic!("the sidecar is not ready: {}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
+    /// Waits until no more than so many descriptors are open.
+    pub(crate) async fn descriptors_fall_to(&self, most: usize) {
+        until(&format!("{most} descriptors (they are {})", self.descriptors()), || {
+            self.descriptors() <= most
+        })
+        .await;
+    }
+
+    /// Resident memory in MiB.
+    pub(crate) fn resident(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() / 1024
+    }
+
+    /// The sum of all series whose line begins with this text.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let metrics = self.admin_get("/metrics").await.unwrap();
+        let values = metrics.lines().filter(|line| line.starts_with(series));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    async fn admin_get(&self, path: &str) -> Option<String> {
+        let ask = async {
+            let mut stream = TcpStream::connect(self.admin).await.ok()?;
+            let request = format!("GET {path} HTTP/1.1\r\nHost: faults\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.ok()?;
+            Some(answer)
+        };
+        timeout(PATIENCE, ask).await.ok()?
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the sidecar's last words:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
