@@ -36,6 +36,8 @@ LABEL org.opencontainers.image.title="sidecar" \
 # Where HTTP clients look for the public certification authorities.
 COPY --from=build /out/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/sidecar /sidecar
+# So that `kubectl exec POD -c sidecar -- sidecar top` finds it.
+ENV PATH=/
 USER 65532:65532
 ENTRYPOINT ["/sidecar"]
 

@@ -13,3 +13,4 @@ pub mod net;
 pub mod probe;
 pub mod runtime;
 pub mod telemetry;
+pub mod top;

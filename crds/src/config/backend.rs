@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::balance::{MAX_WEIGHT, default_weight};
-use crate::units::{AddressPattern, DnsName};
+use crate::units::{AddressPattern, DnsName, Duration};
 
 /// One source of backends as it is written: exactly one of the fields is set. [`Backend::source`] parses it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -125,6 +125,10 @@ pub struct DnsBackend {
     /// Port of every address.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
+    /// The name is asked for again after this time at the latest, however long its TTL is; never more often than each
+    /// second. 5 minutes unless it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<Duration>,
 }
 
 /// A backend that the operator could not resolve.

@@ -4,14 +4,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backend, BackendLimits, BackendTls, Balance, HealthCheck, ListenerTls, OutlierDetection,
-    TrafficDistribution,
+    Backend, BackendLimits, BackendTls, Balance, DownAnswer, HealthCheck, ListenerTls, OutlierDetection,
+    SidekickPaths, TrafficDistribution,
     balance::{HEADER_PATTERN, is_default},
 };
 use crate::units::{Address, Duration, ListenAddress};
 
 pub const MAX_LISTENERS: u32 = 16;
 pub const MAX_SITES: u32 = 8;
+/// As many as a command line names one by one; a policy has fewer.
+const MAX_SOURCES: u32 = 1024;
 
 /// A local address that the sidecar opens for the application, and where its requests go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +70,19 @@ pub struct HttpListener {
     /// The most that this sidecar asks of one backend at once.
     #[serde(default, skip_serializing_if = "is_default")]
     pub backend_limits: BackendLimits,
+
+    /// Tell backends of the client: X-Forwarded-For gets its address, and X-Real-IP and X-Forwarded-Host are set where they
+    /// are missing. For a client on loopback it is the address by which this machine or pod is known to others.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub forwarded_headers: bool,
+
+    /// What an application gets when no backend can serve its request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub down_answer: DownAnswer,
+
+    /// Paths that the listener answers itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sidekick: SidekickPaths,
 }
 
 impl HttpListener {
@@ -98,7 +113,7 @@ pub struct Site {
     pub name: String,
 
     /// Where the site's backends come from; all sources together make one backend set.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = MAX_SOURCES))]
     pub backends: Vec<Backend>,
 
     /// Requests and checks go to the backends within TLS. Without it they go in plain text.

@@ -8,6 +8,7 @@ mod backend;
 mod balance;
 mod health;
 mod listener;
+mod sidekick;
 mod tls;
 
 pub use backend::{
@@ -21,6 +22,7 @@ pub use health::{HOST_PATTERN, HealthCheck};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use sidekick::{DownAnswer, SidekickPaths};
 pub use tls::{
     BackendTls, ClientCa, ClientCaMode, KeyPairFiles, ListenerCertificate, ListenerTls,
     MAX_SELF_SIGNED_HOSTS, SelfSigned, TlsVersion,

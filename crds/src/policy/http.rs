@@ -9,8 +9,8 @@ use serde_json::json;
 use super::{ListenerTlsSpec, SiteTlsSpec};
 use crate::{
     config::{
-        BackendLimits, Balance, DnsBackend, HEADER_PATTERN, HealthCheck, MAX_SITES, MAX_WEIGHT,
-        OutlierDetection, TrafficDistribution,
+        BackendLimits, Balance, DnsBackend, DownAnswer, HEADER_PATTERN, HealthCheck, MAX_SITES, MAX_WEIGHT,
+        OutlierDetection, SidekickPaths, TrafficDistribution,
     },
     schema,
     units::{AddressPattern, Duration, ListenAddress},
@@ -96,6 +96,19 @@ pub struct HttpListenerSpec {
     /// may, they are answered with 503 and Retry-After at once. Without a number there is no limit.
     #[serde(default)]
     pub backend_limits: BackendLimits,
+
+    /// Tell backends of the client: X-Forwarded-For gets its address, and X-Real-IP and X-Forwarded-Host are set where they
+    /// are missing. For a client on loopback, as the application is, it is the address of the pod.
+    #[serde(default)]
+    pub forwarded_headers: bool,
+
+    /// What the application gets when no backend can serve its request.
+    #[serde(default)]
+    pub down_answer: DownAnswer,
+
+    /// Paths that the listener answers itself, for applications that know MinIO's sidekick.
+    #[serde(default)]
+    pub sidekick: SidekickPaths,
 }
 
 /// An ordered group of backends.

@@ -90,6 +90,9 @@ impl Resolver<'_> {
             traffic_distribution: listener.traffic_distribution,
             outlier_detection: listener.outlier_detection.clone(),
             backend_limits: listener.backend_limits.clone(),
+            forwarded_headers: listener.forwarded_headers,
+            down_answer: listener.down_answer,
+            sidekick: listener.sidekick,
         }
     }
 
@@ -223,7 +226,7 @@ fn external(
         what: format!("Service {key}"),
         message: format!("externalName of Service {key}: {error}"),
     })?;
-    Ok(BackendSource::Dns(DnsBackend { host, port }))
+    Ok(BackendSource::Dns(DnsBackend { host, port, refresh: None }))
 }
 
 #[cfg(test)]
@@ -355,7 +358,7 @@ mod tests {
         for port in ["443", "'443'"] {
             let backend = format!("{{service: {{name: external, port: {port}}}}}");
             let resolution = resolve_backend(&world(), &backend);
-            let dns = DnsBackend { host: "s3.example.com".parse().unwrap(), port: 443 };
+            let dns = DnsBackend { host: "s3.example.com".parse().unwrap(), port: 443, refresh: None };
             assert_eq!(source(&resolution), BackendSource::Dns(dns));
             assert!(resolution.slices_of.is_empty());
         }

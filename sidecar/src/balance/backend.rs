@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crds::units::Address;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     Condition,
+    downtime::Downtime,
     outcome::{Latency, Outcome, Streak},
     shared::Shared,
 };
@@ -26,6 +27,8 @@ pub struct Backend<D> {
     pub id: u64,
     pub site: Arc<str>,
     pub address: Address,
+    /// The name that the address was found by, where it was by one.
+    pub host: Option<Arc<str>>,
     /// How it is met within TLS; `None` in plain text.
     pub tls: Option<Peer>,
     pub detail: D,
@@ -37,6 +40,7 @@ pub struct Backend<D> {
     /// A connect failed since the last good check.
     suspect: AtomicBool,
     condition: AtomicU8,
+    downtime: Downtime,
     check_now: Notify,
     pub(super) streak: Streak,
     pub(super) latency: Latency,
@@ -60,6 +64,7 @@ impl<D: Default> Backend<D> {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             site,
             address,
+            host: None,
             tls,
             detail: D::default(),
             outstanding: AtomicUsize::new(0),
@@ -67,6 +72,7 @@ impl<D: Default> Backend<D> {
             pending: AtomicUsize::new(0),
             suspect: AtomicBool::new(false),
             condition: AtomicU8::new(Condition::Unknown.code()),
+            downtime: Downtime::new(Instant::now()),
             check_now: Notify::new(),
             streak: Streak::default(),
             latency,
@@ -75,6 +81,11 @@ impl<D: Default> Backend<D> {
             ejected: AtomicBool::new(false),
             ejections: AtomicU64::new(0),
         }
+    }
+
+    /// The same, found by this name.
+    pub(super) fn named(self, host: Option<Arc<str>>) -> Self {
+        Self { host, ..self }
     }
 }
 
@@ -160,12 +171,23 @@ impl<D> Backend<D> {
         self.ejections.load(Ordering::Relaxed)
     }
 
+    /// How long it has been down in all.
+    pub fn downtime(&self) -> Duration {
+        self.downtime.total(Instant::now())
+    }
+
+    /// How long it has been down now, or was the last time; `None` if it never was.
+    pub fn last_downtime(&self) -> Option<Duration> {
+        self.downtime.last(Instant::now())
+    }
+
     pub(super) fn trust(&self) {
         self.suspect.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn set_condition(&self, condition: Condition) {
         self.condition.store(condition.code(), Ordering::Relaxed);
+        self.downtime.turn(!condition.is_usable(), Instant::now());
     }
 
     pub(super) fn set_weight(&self, weight: u32) {

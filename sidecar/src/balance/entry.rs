@@ -72,13 +72,14 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
     /// Starts to check a backend.
     pub(super) fn start(key: &Key, endpoint: &Endpoint, start: &Start<'_>) -> Self {
         let peer = |client| Peer::new(Arc::clone(client), &endpoint.address, endpoint.host.as_deref());
-        let backend = Arc::new(Backend::new(
+        let backend = Backend::new(
             Arc::clone(&key.site),
             key.address.clone(),
             key.tls.as_ref().map(peer),
             Arc::clone(start.shared),
             Latency::assumed(start.latency),
-        ));
+        );
+        let backend = Arc::new(backend.named(endpoint.host.clone()));
         let check = start_check(&backend, start.schedule, start.reports);
         Self {
             backend,

@@ -6,6 +6,7 @@
 mod backend;
 mod budget;
 mod check;
+mod downtime;
 mod ejection;
 mod entry;
 mod follow;

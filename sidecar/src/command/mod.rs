@@ -1,38 +1,71 @@
 //! The command line: arguments -> what to do. Environment variables of the pod fill in what no flag says.
 
+mod balance;
 mod check;
+mod duration;
+mod go_flags;
+mod top;
+mod usage;
 
 use std::{
+    ffi::{OsStr, OsString},
     fs,
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    runtime::{self, ConfigMapName, Mode},
+    runtime::{self, ConfigMapName, Configuration, Mode},
     telemetry::log,
 };
 
 /// Balances an application's HTTP requests over backends, with failover, from the application's loopback.
 #[derive(Debug, Parser)]
-#[command(name = "sidecar", version, arg_required_else_help = true)]
-pub struct Command {
+#[command(name = SIDECAR, version, arg_required_else_help = true)]
+struct Command {
     #[command(subcommand)]
     action: Action,
 }
+
+/// What is to be done, and the name by which the program was told so.
+#[derive(Debug)]
+pub struct Invocation {
+    program: &'static str,
+    command: Command,
+}
+
+/// High-performance sidecar load balancer: `sidecar balance` by the name of MinIO's sidekick
+#[derive(Debug, Parser)]
+#[command(name = SIDEKICK, version, disable_version_flag = true, after_help = balance::EXAMPLES, args_override_self = true)]
+struct Sidekick {
+    #[command(flatten)]
+    balance: balance::Arguments,
+
+    /// Print the version
+    #[arg(short, long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// The name by which the program is called for its command line alone.
+const SIDEKICK: &str = "sidekick";
+const SIDECAR: &str = "sidecar";
 
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Serve a configuration until SIGTERM, following its changes
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<Run>),
+    /// Balance over the servers on the command line, as MinIO's sidekick does
+    #[command(after_help = balance::EXAMPLES, args_override_self = true)]
+    Balance(Box<balance::Arguments>),
     /// Print everything that is wrong with a configuration
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
@@ -40,6 +73,9 @@ enum Action {
         #[arg(long, value_name = "PATH")]
         config: PathBuf,
     },
+    /// Show what a running sidecar does: backends, rates, failures and latency, as they change
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Top),
     /// Print completions for a shell
     Completions { shell: Shell },
 }
@@ -111,16 +147,54 @@ Examples:
 
 Errors are printed as FILE:LINE: FIELD: MESSAGE; REMEDY, and the exit code is 1.";
 
+impl Invocation {
+    /// Reads the arguments of the process, of which the first says by what name it was called. Help, and one line on wrong
+    /// usage, are printed; then there is an exit code instead of a command.
+    pub fn of_process() -> Result<Self, ExitCode> {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let program = if is_sidekick(arguments.first()) { SIDEKICK } else { SIDECAR };
+        match Command::read(arguments) {
+            Ok(command) => Ok(Self { program, command }),
+            Err(error) => Err(ExitCode::from(usage::tell(&error, program))),
+        }
+    }
+
+    /// Does it, and says in one line why that could not be. Exit code 0 is success, 1 failure and 2 wrong usage.
+    pub fn execute(self) -> ExitCode {
+        self.command.execute().unwrap_or_else(|error| {
+            // There is nobody left to tell of a terminal that has gone.
+            let _ = writeln!(io::stderr(), "{}: {error:#}", self.program);
+            ExitCode::FAILURE
+        })
+    }
+}
+
 impl Command {
-    /// Does it. Exit code 0 is success and 1 failure; clap has ended the process with 2 on wrong usage.
-    pub fn execute(self) -> anyhow::Result<ExitCode> {
+    /// By the name in the first argument.
+    fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+        if is_sidekick(arguments.first()) {
+            let flags = go_flags::rewrite(arguments.drain(1..), &Sidekick::command());
+            let sidekick = Sidekick::try_parse_from([SIDEKICK.into()].into_iter().chain(flags))?;
+            return Ok(Self { action: Action::Balance(Box::new(sidekick.balance)) });
+        }
+        if arguments.get(1).is_some_and(|action| action == "balance") {
+            let flags = go_flags::rewrite(arguments.drain(2..), &Sidekick::command());
+            arguments.extend(flags);
+        }
+        Self::try_parse_from(arguments)
+    }
+
+    fn execute(self) -> anyhow::Result<ExitCode> {
         match self.action {
             Action::Run(run) => run.execute().map(|()| ExitCode::SUCCESS),
+            Action::Balance(balance) => balance.execute().map(|()| ExitCode::SUCCESS),
             Action::Check { config } => check::check(&config, &mut io::stdout(), &mut io::stderr())
                 .context("the result cannot be printed"),
+            Action::Top(top) => top.execute().map(|()| ExitCode::SUCCESS).map_err(Into::into),
             Action::Completions { shell } => {
                 let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Self::command(), "sidecar", &mut script);
+                clap_complete::generate(shell, &mut Self::command(), SIDECAR, &mut script);
                 io::stdout().write_all(&script).context("the completions cannot be printed")?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -136,8 +210,7 @@ impl Run {
             None => None,
         };
         runtime::run(runtime::Options {
-            config: self.config,
-            config_map,
+            config: Configuration::Followed { path: self.config, config_map },
             state_dir: self.state_dir,
             threads: self.threads,
             admin_address: self
@@ -145,9 +218,16 @@ impl Run {
                 .unwrap_or_else(|| default_admin_address(self.pod_ip.as_deref())),
             zone: self.zone.filter(|zone| !zone.is_empty()),
             mode: self.mode,
+            stop: CancellationToken::new(),
+            serving: None,
         })?;
         Ok(())
     }
+}
+
+/// By what name the program was called, as a link to it may have another.
+fn is_sidekick(program: Option<&OsString>) -> bool {
+    program.and_then(|program| Path::new(program).file_name()) == Some(OsStr::new(SIDEKICK))
 }
 
 fn namespace(given: Option<String>) -> anyhow::Result<String> {

@@ -18,7 +18,7 @@ use crate::balance::{Endpoint, Unavailable};
 
 /// A TTL below this would make a query of every request's worth of time.
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
-/// A name is asked for again after this time, whatever its TTL.
+/// A name is asked for again after this time, whatever its TTL, unless its source says another.
 const LONGEST_TTL: Duration = Duration::from_secs(300);
 /// Time for all of one lookup: every search domain, every server, every attempt.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -75,7 +75,8 @@ pub(super) async fn follow(lookup: &dyn Lookup, dns: &DnsBackend, publisher: &Pu
                 let endpoints =
                     answer.addresses.iter().take(MAX_ADDRESSES).map(|&ip| Endpoint::at((ip, dns.port)));
                 publisher.answered(endpoints.collect(), || reason(&LookupError::NoAddresses));
-                answer.ttl.clamp(SHORTEST_TTL, LONGEST_TTL)
+                let longest = dns.refresh.map_or(LONGEST_TTL, crds::units::Duration::as_std);
+                answer.ttl.min(longest).max(SHORTEST_TTL)
             }
             Err(error) => {
                 if failing.as_ref() != Some(&error) {

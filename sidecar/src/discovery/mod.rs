@@ -155,7 +155,7 @@ impl Identity {
             Self::Service(ServiceBackend { namespace, name, port_name, family }) => {
                 format!("service/{namespace}/{name}/{port_name}/{family:?}")
             }
-            Self::Dns(DnsBackend { host, port }) => format!("dns/{host}/{port}"),
+            Self::Dns(DnsBackend { host, port, .. }) => format!("dns/{host}/{port}"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use crds::{config::HttpListener, units::Address};
 use tokio::{
     sync::{mpsc, watch},
@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Metrics,
     metrics::{Counters, ListenerMetrics, ThreadCounters},
+    settings::Settings,
     thread::{Phase, Share, Thread, Tls},
 };
 use crate::{
@@ -54,6 +55,7 @@ pub struct Listener {
     metrics: Arc<ListenerMetrics>,
     phase: watch::Sender<Phase>,
     tls: Tls,
+    settings: Arc<ArcSwap<Settings>>,
     stop: CancellationToken,
     acceptor: AbortOnDropHandle<()>,
     /// Ends when all threads have no connection left.
@@ -90,6 +92,7 @@ impl Listener {
         let budget = Arc::new(RetryBudget::new(Instant::now()));
         let phase = watch::Sender::new(Phase::Serving);
         let tls = Arc::new(ArcSwapOption::new(tls));
+        let settings = Arc::new(ArcSwap::from_pointee(Settings::from(config)));
         let (sender, done) = mpsc::channel(1);
         for ((worker, queue), counters) in workers.iter().zip(queues).zip(&shown.threads) {
             let share = Share {
@@ -101,13 +104,14 @@ impl Listener {
                 counters: Arc::clone(counters),
                 done: sender.clone(),
                 tls: Arc::clone(&tls),
+                settings: Arc::clone(&settings),
             };
             worker.run(move || drop(spawn_local(Thread::run(share))));
         }
         let stop = CancellationToken::new();
         let acceptor = AbortOnDropHandle::new(tokio::spawn(acceptor.run(stop.clone())));
         tracing::info!(listener = %name, %address, "listening");
-        Ok(Self { address, balancer, metrics: shown, phase, tls, stop, acceptor, done })
+        Ok(Self { address, balancer, metrics: shown, phase, tls, settings, stop, acceptor, done })
     }
 
     pub fn name(&self) -> &str {
@@ -119,10 +123,11 @@ impl Listener {
         &self.address
     }
 
-    /// Other sites, rules or TLS from now on; name, address and port stay. Backends that stay keep their health and counters,
-    /// and connections what they were opened with.
+    /// Other sites, rules, TLS or settings from now on; name, address and port stay. Backends that stay keep their health and
+    /// counters, and connections what they were opened with.
     pub fn update(&self, config: &HttpListener, tls: Option<Arc<Server>>, sites: Vec<SiteInput>) {
         self.tls.store(tls);
+        self.settings.store(Arc::new(config.into()));
         self.balancer.update(config.into(), sites);
     }
 

@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::histogram::Histogram;
+use super::{histogram::Histogram, sidekick_page::Figures};
 use crate::balance::{Backend, Condition, Route};
 
 /// What is counted for each backend.
@@ -81,6 +81,16 @@ impl Counters {
     pub(super) fn answered(&self, status: u16) {
         self.answers[class(status)].fetch_add(1, Ordering::Relaxed);
     }
+
+    pub(super) fn figures(&self) -> Figures {
+        let answers = self.answers.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Figures {
+            requests: answers.iter().sum(),
+            errors: answers[3] + answers[4],
+            received: self.sent.load(Ordering::Relaxed),
+            sent: self.received.load(Ordering::Relaxed),
+        }
+    }
 }
 
 impl ThreadCounters {
@@ -105,45 +115,50 @@ struct PerBackend {
     help: &'static str,
     kind: MetricType,
     /// None where there is nothing to say yet.
-    value: fn(&Backend<Counters>) -> Option<u64>,
+    value: fn(&Backend<Counters>) -> Option<Value>,
 }
 
-const PER_BACKEND: [PerBackend; 11] = [
+enum Value {
+    Count(u64),
+    Seconds(f64),
+}
+
+const PER_BACKEND: [PerBackend; 13] = [
     PerBackend {
         name: "sidecar_http_retries",
         help: "Requests that were sent again because this backend failed them.",
         kind: MetricType::Counter,
-        value: |backend| Some(backend.detail.retries.load(Ordering::Relaxed)),
+        value: |backend| Some(Value::Count(backend.detail.retries.load(Ordering::Relaxed))),
     },
     PerBackend {
         name: "sidecar_http_connect_failures",
         help: "Connects to the backend that failed or timed out.",
         kind: MetricType::Counter,
-        value: |backend| Some(backend.detail.connect_failures.load(Ordering::Relaxed)),
+        value: |backend| Some(Value::Count(backend.detail.connect_failures.load(Ordering::Relaxed))),
     },
     PerBackend {
         name: "sidecar_http_resumed",
         help: "Answers of other backends that broke off and were gone on with by this one.",
         kind: MetricType::Counter,
-        value: |backend| Some(backend.detail.resumed.load(Ordering::Relaxed)),
+        value: |backend| Some(Value::Count(backend.detail.resumed.load(Ordering::Relaxed))),
     },
     PerBackend {
         name: "sidecar_http_sent_bytes",
         help: "Bytes of request bodies sent to the backend.",
         kind: MetricType::Counter,
-        value: |backend| Some(backend.detail.sent.load(Ordering::Relaxed)),
+        value: |backend| Some(Value::Count(backend.detail.sent.load(Ordering::Relaxed))),
     },
     PerBackend {
         name: "sidecar_http_received_bytes",
         help: "Bytes of response bodies received from the backend.",
         kind: MetricType::Counter,
-        value: |backend| Some(backend.detail.received.load(Ordering::Relaxed)),
+        value: |backend| Some(Value::Count(backend.detail.received.load(Ordering::Relaxed))),
     },
     PerBackend {
         name: "sidecar_http_backend_requests_in_flight",
         help: "Requests that the backend is serving now.",
         kind: MetricType::Gauge,
-        value: |backend| Some(backend.outstanding() as u64),
+        value: |backend| Some(Value::Count(backend.outstanding() as u64)),
     },
     PerBackend {
         name: "sidecar_http_backend_up",
@@ -151,33 +166,45 @@ const PER_BACKEND: [PerBackend; 11] = [
         kind: MetricType::Gauge,
         value: |backend| match backend.condition() {
             Condition::Unknown => None,
-            Condition::Up => Some(1),
-            Condition::Down(_) => Some(0),
+            Condition::Up => Some(Value::Count(1)),
+            Condition::Down(_) => Some(Value::Count(0)),
         },
     },
     PerBackend {
         name: "sidecar_http_backend_ejections",
         help: "Times that the backend was taken out because requests to it failed in a row.",
         kind: MetricType::Counter,
-        value: |backend| Some(backend.ejections()),
+        value: |backend| Some(Value::Count(backend.ejections())),
     },
     PerBackend {
         name: "sidecar_http_backend_ejected",
         help: "1 while the backend is out because requests to it failed in a row, 0 otherwise.",
         kind: MetricType::Gauge,
-        value: |backend| Some(u64::from(backend.is_ejected())),
+        value: |backend| Some(Value::Count(u64::from(backend.is_ejected()))),
     },
     PerBackend {
         name: "sidecar_http_backend_weight",
         help: "Share of the requests that the backend gets relative to the others of its site, as configured.",
         kind: MetricType::Gauge,
-        value: |backend| Some(u64::from(backend.weight())),
+        value: |backend| Some(Value::Count(u64::from(backend.weight()))),
     },
     PerBackend {
         name: "sidecar_http_backend_connections",
         help: "Connections to the backend that are open or being opened.",
         kind: MetricType::Gauge,
-        value: |backend| Some(backend.connections() as u64),
+        value: |backend| Some(Value::Count(backend.connections() as u64)),
+    },
+    PerBackend {
+        name: "sidecar_http_backend_down_seconds",
+        help: "Time that the backend was down.",
+        kind: MetricType::Counter,
+        value: |backend| Some(Value::Seconds(backend.downtime().as_secs_f64())),
+    },
+    PerBackend {
+        name: "sidecar_http_backend_last_down_seconds",
+        help: "Time that the backend has been down now, or was the last time; nothing if it never was.",
+        kind: MetricType::Gauge,
+        value: |backend| backend.last_downtime().map(|time| Value::Seconds(time.as_secs_f64())),
     },
 ];
 
@@ -203,9 +230,13 @@ impl Collector for Metrics {
                 let Some(value) = (metric.value)(named.backend) else { continue };
                 let labels = named.labels();
                 let mut series = family.encode_family(&labels)?;
-                match metric.kind {
-                    MetricType::Gauge => series.encode_gauge(&value)?,
-                    _ => series.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+                match (metric.kind, value) {
+                    (MetricType::Gauge, Value::Count(count)) => series.encode_gauge(&count)?,
+                    (MetricType::Gauge, Value::Seconds(seconds)) => series.encode_gauge(&seconds)?,
+                    (_, Value::Count(count)) => series.encode_counter::<NoLabelSet, _, u64>(&count, None)?,
+                    (_, Value::Seconds(seconds)) => {
+                        series.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+                    }
                 }
             }
         }

@@ -6,14 +6,18 @@
 
 mod exchange;
 mod forward;
+mod forwarded;
 mod h1;
 mod histogram;
 mod listener;
 mod message;
 mod metrics;
+mod own_paths;
 mod pool;
 mod reply;
 mod resume;
+mod settings;
+mod sidekick_page;
 mod thread;
 mod tries;
 mod verdict;

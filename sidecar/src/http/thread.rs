@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -23,6 +23,7 @@ use super::{
     message::{RequestHead, ResponseHead},
     metrics::{Counters, ThreadCounters},
     pool::Pool,
+    settings::Settings,
 };
 use crate::{
     balance::{RetryBudget, Route},
@@ -64,6 +65,7 @@ pub(super) struct Share {
     /// Dropped when the last connection has gone.
     pub(super) done: mpsc::Sender<()>,
     pub(super) tls: Tls,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
 }
 
 /// What the requests of one listener share on one thread.
@@ -75,6 +77,7 @@ pub(super) struct Thread {
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
     tls: Tls,
+    settings: Arc<ArcSwap<Settings>>,
     /// Told of each route with a live backend.
     revived: Notify,
     waiting: Cell<usize>,
@@ -89,6 +92,8 @@ pub(super) struct Thread {
 pub(super) struct Scratch {
     pub(super) request: RequestHead,
     pub(super) response: ResponseHead,
+    /// Lines that a request gets on its way to a backend.
+    pub(super) extra: Vec<u8>,
 }
 
 /// A connection that is told of a drain.
@@ -117,6 +122,7 @@ impl Thread {
             random: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
             tls: share.tls,
+            settings: share.settings,
             revived: Notify::new(),
             waiting: Cell::new(0),
             wakers: RefCell::default(),
@@ -225,6 +231,10 @@ impl Thread {
 
     pub(super) fn tls(&self) -> Option<Arc<Server>> {
         self.tls.load_full()
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        **self.settings.load()
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{self, Instant},
 };
 
@@ -47,6 +47,10 @@ pub(super) struct Control {
     /// A good configuration whose listeners could not be opened, and when to try again.
     blocked: Option<Blocked>,
     answers_until: Option<Instant>,
+    /// Told where the admin endpoints are, once.
+    serving: Option<oneshot::Sender<SocketAddr>>,
+    /// Why a configuration that was given, and that nobody will correct, cannot be used.
+    hopeless: Option<String>,
 }
 
 struct Blocked {
@@ -66,6 +70,7 @@ impl Control {
         discovery: Discovery,
         state: Arc<StateDir>,
         health: Arc<Health>,
+        serving: Option<oneshot::Sender<SocketAddr>>,
     ) -> Self {
         Self {
             admin,
@@ -81,25 +86,30 @@ impl Control {
             last_good_offered: false,
             blocked: None,
             answers_until: None,
+            serving,
+            hopeless: None,
         }
     }
 
-    /// Takes readings until a signal comes, and gives the signal's name.
+    /// Takes readings until a signal comes, and gives the signal's name; or until there is no hope to serve, and says why.
     pub(super) async fn run(
         &mut self,
         readings: &mut mpsc::Receiver<Reading>,
         signals: &mut Signals,
-    ) -> &'static str {
+    ) -> Result<&'static str, String> {
         let mut beats = time::interval(Health::BEAT);
         loop {
             tokio::select! {
-                signal = signals.next() => return signal,
+                signal = signals.next() => return Ok(signal),
                 _ = beats.tick() => {
                     self.health.beat();
                     self.retry_blocked().await;
                 }
                 Some(reading) = readings.recv() => self.take(reading).await,
                 () = self.answers(), if self.answers_until.is_some() => self.started(),
+            }
+            if let Some(reason) = self.hopeless.take() {
+                return Err(reason);
             }
         }
     }
@@ -207,6 +217,10 @@ impl Control {
         self.awaited.clear();
         self.blocked = None;
         self.current = Some((version, config));
+        if let Some(serving) = self.serving.take() {
+            // Who asked may have gone.
+            let _ = serving.send(self.admin);
+        }
         if !self.health.is_started() {
             let limit = Instant::now() + ANSWER_TIMEOUT;
             self.answers_until.get_or_insert(limit);
@@ -231,6 +245,11 @@ impl Control {
             return tracing::debug!(name = document.name, "configuration refused again");
         }
         self.metrics.refused();
+        if origin == Origin::Given {
+            let reasons: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+            self.hopeless = Some(reasons.join("; "));
+            return;
+        }
         let kept =
             if self.current.is_some() { "the configuration in use is kept" } else { "there is none yet" };
         tracing::error!(

@@ -10,17 +10,20 @@ mod listeners;
 mod plan;
 mod signals;
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 pub use health::{Health, Status};
 use prometheus_client::registry::Registry;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{control::Control, signals::Signals};
 use crate::{
     admin::{self, AdminError},
-    config::source,
+    config::source::{self, Document, Origin, Reading},
     discovery::{Discovery, cluster::Cluster, dns::SystemDns, state::StateDir},
     http,
     net::{self, Workers},
@@ -33,16 +36,37 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const PENDING_READINGS: usize = 4;
 
 /// What the process was asked to do.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
-    pub config: PathBuf,
-    pub config_map: Option<ConfigMapName>,
+    pub config: Configuration,
     pub state_dir: Option<PathBuf>,
     pub threads: NonZeroUsize,
     pub admin_address: SocketAddr,
     /// Of this process; none where it is not known.
     pub zone: Option<String>,
     pub mode: Mode,
+    /// Ends it as a signal does.
+    pub stop: CancellationToken,
+    /// Told the address of the admin endpoints when the first configuration is in use.
+    pub serving: Option<oneshot::Sender<SocketAddr>>,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub enum Configuration {
+    /// A file or directory, and the ConfigMap that it is a copy of, as they change.
+    Followed { path: PathBuf, config_map: Option<ConfigMapName> },
+    /// The caller has checked it, and it stays. Listeners that cannot be opened end the process.
+    Given(Document),
+}
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Followed { path, .. } => path.display().fmt(f),
+            Self::Given(document) => f.write_str(&document.name),
+        }
+    }
 }
 
 /// The ConfigMap that the API watch follows.
@@ -70,6 +94,9 @@ pub enum RuntimeError {
     Signals(#[source] io::Error),
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The text says which address cannot be had.
+    #[error("{0}")]
+    Given(String),
 }
 
 /// Runs until a signal comes and the drain is over.
@@ -82,8 +109,8 @@ pub fn run(options: Options) -> Result<(), RuntimeError> {
     result
 }
 
-async fn serve(options: Options) -> Result<(), RuntimeError> {
-    let mut signals = Signals::install().map_err(RuntimeError::Signals)?;
+async fn serve(mut options: Options) -> Result<(), RuntimeError> {
+    let mut signals = Signals::install(options.stop.clone()).map_err(RuntimeError::Signals)?;
     net::raise_descriptor_limit();
     let workers = Workers::start(options.threads.get()).map_err(RuntimeError::Threads)?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -97,6 +124,7 @@ async fn serve(options: Options) -> Result<(), RuntimeError> {
     let health = Arc::new(Health::new());
     let endpoints = admin::Endpoints::new(health.clone(), registry);
     let admin = admin::Server::bind(options.admin_address).await?;
+    let admin_address = admin.address().unwrap_or(options.admin_address);
     tasks.spawn(admin.serve(Arc::new(endpoints), tasks.clone(), stop.clone()));
 
     let cluster = Arc::new(Cluster::default());
@@ -110,8 +138,9 @@ async fn serve(options: Options) -> Result<(), RuntimeError> {
     )
     .in_zone(options.zone.as_deref());
     let mut readings = follow_configuration(&options, &cluster, &tasks, &stop);
+    let serving = options.serving.take();
     let mut control = Control::new(
-        options.admin_address,
+        admin_address,
         workers,
         http_metrics,
         tls,
@@ -119,10 +148,11 @@ async fn serve(options: Options) -> Result<(), RuntimeError> {
         discovery,
         state,
         health.clone(),
+        serving,
     );
-    tracing::info!(config = %options.config.display(), threads = options.threads, "started");
+    tracing::info!(config = %options.config, threads = options.threads, "started");
 
-    let signal = control.run(&mut readings, &mut signals).await;
+    let signal = control.run(&mut readings, &mut signals).await.map_err(RuntimeError::Given)?;
     tracing::info!(signal, mode = ?options.mode, "stopping");
     let drained = health.beating(control.drain(options.mode));
     tokio::select! {
@@ -144,11 +174,18 @@ fn follow_configuration(
     stop: &CancellationToken,
 ) -> mpsc::Receiver<source::Reading> {
     let (sender, readings) = mpsc::channel(PENDING_READINGS);
-    let file = source::file::follow(options.config.clone(), sender.clone());
-    tasks.spawn(stop.clone().run_until_cancelled_owned(file));
-    if let Some(ConfigMapName { namespace, name }) = options.config_map.clone() {
-        let api = source::api::follow(cluster.clone(), namespace, name, sender);
-        tasks.spawn(stop.clone().run_until_cancelled_owned(api));
+    match options.config.clone() {
+        Configuration::Followed { path, config_map } => {
+            let file = source::file::follow(path, sender.clone());
+            tasks.spawn(stop.clone().run_until_cancelled_owned(file));
+            if let Some(ConfigMapName { namespace, name }) = config_map {
+                let api = source::api::follow(cluster.clone(), namespace, name, sender);
+                tasks.spawn(stop.clone().run_until_cancelled_owned(api));
+            }
+        }
+        Configuration::Given(document) => {
+            tasks.spawn(async move { sender.send(Reading::Found { origin: Origin::Given, document }).await });
+        }
     }
     readings
 }

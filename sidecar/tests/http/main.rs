@@ -8,6 +8,7 @@ mod failures;
 mod forwarding;
 mod lifecycle;
 mod retries;
+mod sidekick;
 mod support;
 mod tls;
 mod tls_files;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod balance;
 mod support;
+mod top;
 
 use std::{
     net::TcpListener,

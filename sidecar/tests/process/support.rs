@@ -12,6 +12,7 @@ use std::{
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sidecar");
 const POLL: Duration = Duration::from_millis(10);
 
 /// Asks again until there is something, or fails with what was awaited.
@@ -62,10 +63,51 @@ pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 /// The same with further variables.
 pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidecar"));
-    let output = command.args(arguments).envs(variables.iter().copied()).output().unwrap();
+    outcome(Command::new(PROGRAM).args(arguments).envs(variables.iter().copied()))
+}
+
+pub(crate) fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+pub(crate) fn signal(process: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", process.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+}
+
+/// The exit code, once it has ended.
+pub(crate) fn wait(process: &mut Child) -> Option<i32> {
+    retry("the end", || process.try_wait().unwrap()).code()
+}
+
+/// A program on a terminal of its own, which the `script` of util-linux makes. What is written to its stdin are keys.
+pub(crate) fn on_terminal(command: &str) -> Child {
+    Command::new("script")
+        .args(["--quiet", "--flush", "--return", "--command", command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this test needs `script` of util-linux (Debian: bsdutils)")
+}
+
+/// Reads from a terminal until the text has come, and gives all that was read.
+pub(crate) fn read_until(out: &mut impl Read, text: &str) -> String {
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    let start = Instant::now();
+    while !String::from_utf8_lossy(&seen).ends_with(text) {
+        assert!(start.elapsed() < DEADLINE, "{text:?} did not come: {}", String::from_utf8_lossy(&seen));
+        assert_eq!(
+            out.read(&mut byte).unwrap(),
+            1,
+            "it ended before {text:?}: {}",
+            String::from_utf8_lossy(&seen)
+        );
+        seen.push(byte[0]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
 }
 
 /// A running sidecar; killed when it is dropped.
@@ -78,9 +120,12 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts one whose configuration is not there yet.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_at(([127, 0, 0, 1], free_port()).into(), arguments)
+    }
+
+    pub(crate) fn start_at(admin: SocketAddr, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let process = Command::new(env!("CARGO_BIN_EXE_sidecar"))
+        let process = Command::new(PROGRAM)
             .arg("run")
             .arg("--config")
             .arg(directory.path().join("sidecar.yaml"))
@@ -110,8 +155,7 @@ impl Sidecar {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.process.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        signal(&self.process, name);
     }
 
     pub(crate) fn terminate(&mut self) -> Option<i32> {
@@ -121,7 +165,7 @@ impl Sidecar {
 
     /// The exit code, once it has ended.
     pub(crate) fn wait(&mut self) -> Option<i32> {
-        retry("the end", || self.process.try_wait().unwrap()).code()
+        wait(&mut self.process)
     }
 }
 

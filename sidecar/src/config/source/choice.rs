@@ -34,13 +34,13 @@ pub fn judge(current: Option<&Version>, new: &Version) -> Verdict {
     let newer = match (current.origin, new.origin) {
         // One source tells its versions in order, and nothing is ahead of the API. A policy that was deleted and made
         // again starts at generation 1, so that a lower generation from there is no sign of age.
-        (_, Origin::Api) | (Origin::File, Origin::File) => true,
+        (_, Origin::Api | Origin::Given) | (Origin::File, Origin::File) => true,
         (Origin::Api, Origin::File) => generation(new) > generation(current) && same_policy(current, new),
         (Origin::LastGood, Origin::File) => {
             !same_policy(current, new) || generation(new) > generation(current)
         }
         // What the API said in this run is newer than anything that an earlier run has kept.
-        (Origin::Api, Origin::LastGood) => false,
+        (Origin::Api, Origin::LastGood) | (Origin::Given, _) => false,
         (_, Origin::LastGood) => same_policy(current, new) && generation(new) > generation(current),
     };
     if newer { Verdict::Use } else { Verdict::Stale }

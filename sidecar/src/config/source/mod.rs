@@ -18,6 +18,8 @@ pub enum Origin {
     Api,
     /// What an earlier run of this sidecar kept.
     LastGood,
+    /// The command line, which gives one and never another.
+    Given,
 }
 
 impl Origin {
@@ -26,6 +28,7 @@ impl Origin {
             Self::File => "file",
             Self::Api => "API",
             Self::LastGood => "last good",
+            Self::Given => "command line",
         }
     }
 }

@@ -56,7 +56,7 @@ fn answer(addresses: &[&str], seconds: u64) -> Result<Answer, LookupError> {
 }
 
 fn name(host: &str) -> BackendSource {
-    BackendSource::Dns(DnsBackend { host: host.parse().unwrap(), port: 80 })
+    BackendSource::Dns(DnsBackend { host: host.parse().unwrap(), port: 80, refresh: None })
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,11 +3,13 @@
 use std::{
     future::poll_fn,
     io,
+    net::IpAddr,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use crds::config::DownAnswer;
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
@@ -16,8 +18,12 @@ use crate::{
     http::{
         exchange::Inflight,
         forward::{Call, Unanswered, forward},
+        forwarded,
         message::{BadRequest, Edits, Framing, MAX_HEAD, Method, RequestHead, Version},
-        reply::Refusal,
+        own_paths::{OwnAnswer, OwnPath},
+        reply::{self, Refusal},
+        settings::Forwarded,
+        sidekick_page,
         thread::{Scratch, Thread},
     },
     net::{Accepted, Alarm, Slot, buffer::SMALL},
@@ -46,6 +52,8 @@ pub(in crate::http) struct Client {
     pub(in crate::http) alarm: Alarm,
     /// An answer has begun and not ended: if the connection ends now, that must not look like the answer's end.
     answering: bool,
+    /// The other side's address, once it was asked for; those of a Unix socket have none.
+    peer: Option<Option<IpAddr>>,
     _slot: Slot,
 }
 
@@ -70,8 +78,13 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
             return tracing::debug!(listener = %thread.listener, %error, "a connection could not be served");
         }
     };
-    let mut client =
-        Client { wire: Wire::new(stream), alarm: Alarm::after(IDLE), answering: false, _slot: slot };
+    let mut client = Client {
+        wire: Wire::new(stream),
+        alarm: Alarm::after(IDLE),
+        answering: false,
+        peer: None,
+        _slot: slot,
+    };
     // A drain wakes all connections, and only idle ones have something to do then.
     let _registered = poll_fn(|context| Poll::Ready(thread.register(context.waker()))).await;
     let next = loop {
@@ -154,12 +167,21 @@ impl Client {
     }
 
     async fn answer(&mut self, thread: &Rc<Thread>, scratch: &mut Scratch) -> Next {
-        let Scratch { request, response } = scratch;
+        let Scratch { request, response, extra } = scratch;
+        let settings = thread.settings();
+        if let Some(own) = OwnPath::of(settings.sidekick, request.method, request.path()) {
+            let unread = request.framing != Framing::None;
+            return self.reply(thread, request, &own_answer(thread, own), unread).await;
+        }
+        let edits = match settings.forwarded {
+            Some(forwarded) => self.forwarded(forwarded, request, extra),
+            None => Edits::default(),
+        };
         let mut upload = Upload::new(request);
         let inflight = Inflight::start(thread);
-        let call = Call { request, edits: Edits::default(), resumes: None };
+        let call = Call { request, edits, resumes: None };
         match forward(thread, self, &mut upload, call, response).await {
-            Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, request, response).await,
+            Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, call, response).await,
             Err(Unanswered::Gone) => Next::Gone,
             Err(Unanswered::Refused(refusal)) => {
                 tracing::debug!(listener = %thread.listener, %refusal, "answering instead of a backend");
@@ -170,12 +192,45 @@ impl Client {
         }
     }
 
-    /// Answers in the sidecar's own words.
+    /// What a backend is told of this client.
+    fn forwarded<'a>(
+        &mut self,
+        settings: Forwarded,
+        request: &RequestHead,
+        extra: &'a mut Vec<u8>,
+    ) -> Edits<'a> {
+        extra.clear();
+        let peer = *self.peer.get_or_insert_with(|| self.wire.stream.peer_address().map(|peer| peer.ip()));
+        match forwarded::client(peer, settings.own) {
+            Some(client) => {
+                forwarded::write(extra, &request.fields, request.host(), client);
+                Edits { without: forwarded::REPLACED, extra }
+            }
+            None => Edits::default(),
+        }
+    }
+
+    /// Answers that no backend could, or that the request is none.
     async fn refuse(
         &mut self,
         thread: &Thread,
         request: &RequestHead,
         refusal: &Refusal,
+        unread: bool,
+    ) -> Next {
+        let down = refusal.blames_backends() && thread.settings().down_answer == DownAnswer::BackendDown;
+        let answer =
+            refusal.answer(down.then(|| request.path().split(|byte| *byte == b'?').next()).flatten());
+        thread.counters.answered(answer.status);
+        self.reply(thread, request, &answer, unread).await
+    }
+
+    /// Answers in the sidecar's own words. `unread`: the client may still be sending.
+    async fn reply(
+        &mut self,
+        thread: &Thread,
+        request: &RequestHead,
+        answer: &OwnAnswer,
         unread: bool,
     ) -> Next {
         let close = unread || !request.keep_alive || thread.is_draining();
@@ -184,8 +239,7 @@ impl Client {
             (false, Version::Http10) => Some("keep-alive"),
             (false, Version::Http11) => None,
         };
-        thread.counters.answered(refusal.status());
-        refusal.write(self.wire.output.bytes(), request.method == Method::Head, connection);
+        reply::write(answer, self.wire.output.bytes(), request.method == Method::Head, connection);
         self.alarm.set_after(LINGER);
         let sent = poll_fn(|context| {
             if let Poll::Ready(sent) = self.wire.poll_send(context, &[]) {
@@ -272,6 +326,17 @@ impl Drop for Client {
             // A failure leaves an ordinary close, which is all that can be done.
             let _ = SockRef::from(&self.wire.stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+fn own_answer(thread: &Thread, own: OwnPath) -> OwnAnswer {
+    let local = thread.local();
+    match own {
+        OwnPath::Health => OwnAnswer::health(local.route.is_live(), &local.route.unavailable),
+        OwnPath::Certificates => {
+            OwnAnswer::certificates(thread.tls().and_then(|tls| tls.self_signed_pem().map(str::to_owned)))
+        }
+        OwnPath::Metrics => OwnAnswer::metrics(sidekick_page::page(&local.route.backends)),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     http::{
         exchange::{Exchange, Inflight},
         forward::{Call, forward},
-        message::{Edits, Framing, RequestHead, ResponseHead},
+        message::{Edits, Framing, ResponseHead},
         resume::Resume,
         thread::Thread,
     },
@@ -40,9 +40,10 @@ pub(super) async fn relay(
     mut upload: Upload,
     mut exchange: Exchange,
     inflight: Inflight,
-    request: &RequestHead,
+    call: Call<'_>,
     response: &mut ResponseHead,
 ) -> Next {
+    let request = call.request;
     exchange.answered(response.status);
     let framing = framing_for(request, response.framing);
     let recode = match (response.framing, framing) {
@@ -70,7 +71,7 @@ pub(super) async fn relay(
         Err(PumpError::Sink(_)) => return Next::Gone,
         Err(error) => {
             broke_off(&exchange, &error);
-            let resumed = resume(thread, client, &mut upload, &download, exchange, request, response).await;
+            let resumed = resume(thread, client, &mut upload, &download, exchange, call, response).await;
             let Some(resumed) = resumed else { return Next::Abort };
             (exchange, download) = resumed;
         }
@@ -104,18 +105,20 @@ async fn resume(
     upload: &mut Upload,
     download: &Pump,
     failed: Exchange,
-    request: &RequestHead,
+    broken: Call<'_>,
     response: &mut ResponseHead,
 ) -> Option<(Exchange, Pump)> {
+    let Call { request, edits, .. } = broken;
     let resume = Resume::of(request, response)?;
+    let without: Vec<&str> = edits.without.iter().copied().chain(["range"]).collect();
     let (mut received, mut last) = (download.moved(), failed.busy.backend().id);
     drop(failed);
     for _ in 0..MOST_RESUMES {
         if !thread.budget.withdraw(Instant::now()) {
             return None;
         }
-        let lines = resume.lines(received);
-        let edits = Edits { without: &["range"], extra: &lines };
+        let extra = [edits.extra, &resume.lines(received)].concat();
+        let edits = Edits { without: &without, extra: &extra };
         let call = Call { request, edits, resumes: Some(last) };
         let mut exchange = forward(thread, client, upload, call, response).await.ok()?;
         exchange.answered(response.status);

@@ -185,6 +185,14 @@ impl Fields {
         self.fields.iter().filter(move |field| field.known == known).map(|field| self.value(field))
     }
 
+    /// The values of all fields of this name.
+    pub(in crate::http) fn named(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.fields
+            .iter()
+            .filter(move |field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| self.value(field))
+    }
+
     /// Whether one of the members of a comma-separated field is this one.
     pub(super) fn lists(&self, known: Known, member: &str) -> bool {
         self.known(known)

@@ -14,6 +14,7 @@ mod response;
 mod tests;
 
 pub(super) use chunks::{BadChunks, Chunks, Part};
+pub(super) use fields::Fields;
 pub(super) use framing::Framing;
 pub(super) use request::{BadRequest, Edits, Method, RequestHead};
 #[cfg(test)]

@@ -146,6 +146,12 @@ impl Sidecar {
         .await;
     }
 
+    /// The same sites under another configuration.
+    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut HttpListener)) {
+        change(&mut self.config);
+        self.listener.update(&self.config, None, self.sites.iter().map(Site::input).collect());
+    }
+
     /// The listener, and what must live as long as it.
     pub(crate) fn into_parts(self) -> (Listener, Workers) {
         (self.listener, self.workers)
