@@ -11,7 +11,7 @@ use std::{
 
 use crds::config::DownAnswer;
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
@@ -286,16 +286,20 @@ impl Client {
     async fn end(mut self, next: Next) {
         match next {
             Next::Linger => {
-                if self.wire.stream.shutdown().await.is_ok() {
+                if self.say_goodbye().await {
                     self.linger().await;
                 }
             }
             Next::Close => {
-                // TLS says goodbye; whoever has gone does not hear it.
-                let _ = self.wire.stream.shutdown().await;
+                self.say_goodbye().await;
             }
             Next::Abort | Next::Gone | Next::Request => {}
         }
+    }
+
+    /// Ends what is sent. Within TLS that is a message, for which a client that has stopped reading leaves no room.
+    async fn say_goodbye(&mut self) -> bool {
+        matches!(timeout(LINGER, self.wire.stream.shutdown()).await, Ok(Ok(())))
     }
 
     async fn linger(&mut self) {
