@@ -177,8 +177,11 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
             self.decay_at = now + DECAY;
         }
         let (listener, window) = (&self.listener, self.plan.rules.slow_start);
-        let due = self.entries.values_mut().map(|entry| entry.pass_time(now, window, listener));
-        due.fold(false, |any, due| any || due)
+        let mut due = false;
+        for entry in self.entries.values_mut() {
+            due |= entry.pass_time(now, window, listener);
+        }
+        due
     }
 
     /// Takes those out that fail while others do well. True if there are any.
@@ -234,6 +237,10 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
             self.plan.sites.iter_mut().map(|site| site.backends.borrow_and_update().clone()).collect();
         let sites: Vec<_> = self.plan.sites.clone();
         let now = Instant::now();
+        #[expect(
+            clippy::mutable_key_type,
+            reason = "clients are told apart by their settings, which do not change"
+        )]
         let mut wanted = HashSet::new();
         let mut states = Vec::with_capacity(sites.len());
         for (index, (site, set)) in sites.iter().zip(sets).enumerate() {

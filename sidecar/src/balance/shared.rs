@@ -49,7 +49,7 @@ impl Shared {
     /// Tells of a row of failures, once for as many as the rules allow, so that one who fails on does not keep the task busy.
     pub(super) fn failed(&self, in_a_row: u32) {
         let allowed = self.allowed_failures.load(Ordering::Relaxed);
-        if allowed != 0 && in_a_row % allowed == 0 {
+        if allowed != 0 && in_a_row.is_multiple_of(allowed) {
             self.outlier.notify_one();
         }
     }

@@ -109,7 +109,7 @@ impl Tier {
             None => turn % self.members.len(),
             Some(&sum) => {
                 let fraction = u128::from((turn as u64).wrapping_mul(SPREAD));
-                self.holder((fraction * sum as u128 >> 64) as usize)
+                self.holder(((fraction * sum as u128) >> 64) as usize)
             }
         };
         self.from(start, None, choice)

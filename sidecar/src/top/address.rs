@@ -58,7 +58,11 @@ impl FromStr for AdminAddress {
         let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
         match (uri.scheme_str(), authority) {
             (Some("http"), Some(authority)) if known_path && !authority.host().is_empty() => {
-                let port = authority.port_u16().unwrap_or(crds::names::ADMIN_PORT);
+                let port = match authority.as_str().strip_prefix(authority.host()) {
+                    Some("") => crds::names::ADMIN_PORT,
+                    Some(port) => port[1..].parse().map_err(|_| AddressError::NotAnAddress)?,
+                    None => return Err(AddressError::NotAnAddress),
+                };
                 Ok(Self { host: authority.host().to_owned(), port })
             }
             _ => Err(AddressError::NotAnAddress),

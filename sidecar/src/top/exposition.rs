@@ -3,11 +3,13 @@
 
 use std::borrow::Cow;
 
+type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
 /// One line with a value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample<'a> {
     pub(super) name: &'a str,
-    labels: Vec<(&'a str, Cow<'a, str>)>,
+    labels: Labels<'a>,
     pub(super) value: f64,
 }
 
@@ -52,7 +54,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
 }
 
 /// Labels after the opening brace, and what follows the closing one.
-fn labels(mut rest: &str) -> Option<(Vec<(&str, Cow<'_, str>)>, &str)> {
+fn labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     let mut labels = Vec::new();
     loop {
         if let Some(rest) = rest.strip_prefix('}') {

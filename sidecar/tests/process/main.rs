@@ -1,6 +1,6 @@
 //! The program as a process: files, sockets, signals and exit codes, as a user or kubelet meets them.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod balance;
 mod support;
