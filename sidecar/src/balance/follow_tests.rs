@@ -29,7 +29,7 @@ async fn until<D>(
 async fn a_backend_is_the_same_across_sets_and_updates() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (a, b) = (Address::from(server.local_addr().unwrap()), "127.0.0.1:1".parse().unwrap());
-    let (sets, backends) = watch::channel(set(&[a.clone()]));
+    let (sets, backends) = watch::channel(set(std::slice::from_ref(&a)));
     let input = SiteInput { name: "one".into(), backends, tls: None };
     let balancer = Balancer::<()>::start("test", rules(""), vec![input.clone()]);
     let mut route = balancer.route();
@@ -52,7 +52,7 @@ async fn new_sites_take_over_only_once_their_sets_have_answered() {
     let servers =
         [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let [a, b] = servers.each_ref().map(|server| Address::from(server.local_addr().unwrap()));
-    let (_before, backends) = watch::channel(set(&[a.clone()]));
+    let (_before, backends) = watch::channel(set(std::slice::from_ref(&a)));
     let balancer =
         Balancer::<()>::start("test", rules(""), vec![SiteInput { name: "one".into(), backends, tls: None }]);
     let mut route = balancer.route();
@@ -61,7 +61,7 @@ async fn new_sites_take_over_only_once_their_sets_have_answered() {
     balancer.update(rules(""), vec![SiteInput { name: "two".into(), backends, tls: None }]);
     tokio::task::yield_now().await;
     assert_eq!(route.borrow().backends[0].address, a, "the old set serves");
-    after.send_replace(set(&[b.clone()]));
+    after.send_replace(set(std::slice::from_ref(&b)));
     until(&mut route, |route| {
         assert!(route.is_live(), "there is a backend at every moment");
         route.backends[0].address == b

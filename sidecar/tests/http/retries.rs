@@ -68,7 +68,7 @@ async fn an_answer_that_breaks_off_is_gone_on_with_where_nobody_can_tell() {
             store("\"v1\"", 400_000, reset, &resumes).await,
             store("\"v1\"", 700_000, reset, &resumes).await,
         ];
-        let addresses = [backends[0].address.clone(), backends[1].address.clone()];
+        let addresses = [backends[0].address, backends[1].address];
         let sidecar = Sidecar::start(&addresses).await;
         for _ in 0..12 {
             assert!(sidecar.get("/object").await.body == body());
@@ -82,7 +82,7 @@ async fn an_answer_that_breaks_off_is_gone_on_with_where_nobody_can_tell() {
 async fn an_answer_of_a_weak_version_stays_broken() {
     let resumes = Arc::new(AtomicUsize::new(0));
     let backend = store("W/\"v1\"", 400_000, false, &resumes).await;
-    let sidecar = Sidecar::start(&[backend.address.clone()]).await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
     let mut client = sidecar.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut all = Vec::new();
@@ -104,11 +104,11 @@ async fn another_version_never_goes_on_with_an_answer() {
     })
     .await;
     let second = Backend::answering("HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n").await;
-    let sidecar = Sidecar::start(&[first.address.clone()]).await;
+    let sidecar = Sidecar::start(&[first.address]).await;
     let mut client = sidecar.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.receive_head().await;
-    sidecar.sites[0].set(&[second.address.clone()]);
+    sidecar.sites[0].set(&[second.address]);
     sidecar.ready().await;
     now.notify_one();
     let mut all = Vec::new();
@@ -122,7 +122,7 @@ async fn a_get_that_cannot_be_served_here_is_served_elsewhere() {
     for status in ["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
         let bad = Backend::answering(format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nbusy")).await;
         let good = Backend::named("good").await;
-        let sidecar = Sidecar::start(&[bad.address.clone(), good.address.clone()]).await;
+        let sidecar = Sidecar::start(&[bad.address, good.address]).await;
         for _ in 0..20 {
             assert_eq!(sidecar.get("/").await.text(), "good");
         }
@@ -133,7 +133,7 @@ async fn a_get_that_cannot_be_served_here_is_served_elsewhere() {
 #[tokio::test]
 async fn when_nobody_can_serve_the_client_gets_the_last_answer_as_it_is() {
     let backends = [Backend::answering(BUSY).await, Backend::answering(BUSY).await];
-    let sidecar = Sidecar::start(&[backends[0].address.clone(), backends[1].address.clone()]).await;
+    let sidecar = Sidecar::start(&[backends[0].address, backends[1].address]).await;
     let response = sidecar.get("/").await;
     assert_eq!((response.status(), response.text().as_str()), (503, "busy"));
     assert_eq!(response.header("retry-after"), Some("120"));
@@ -149,7 +149,7 @@ async fn slow_down_other_errors_and_other_methods_are_never_sent_again() {
         ("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n", BUSY),
     ] {
         let backends = [Backend::answering(answer).await, Backend::answering(answer).await];
-        let sidecar = Sidecar::start(&[backends[0].address.clone(), backends[1].address.clone()]).await;
+        let sidecar = Sidecar::start(&[backends[0].address, backends[1].address]).await;
         let mut client = sidecar.client().await;
         client.send(request).await;
         let expected: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
@@ -167,7 +167,7 @@ async fn a_client_that_has_gone_costs_its_backend_nothing_more() {
         visit.head().await;
     })
     .await;
-    let sidecar = Sidecar::start(&[backend.address.clone()]).await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
     let mut client = sidecar.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     until("the request is there", || backend.requests().len() == 1).await;
