@@ -69,7 +69,7 @@ fn an_address_where_no_sidecar_answers_gets_one_line() {
     let port = free_port();
     for (address, cause) in [
         (format!("http://127.0.0.1:{port}"), "connection refused"),
-        (format!("http://{}", backend.address), "the answer has no `# EOF` at its end"),
+        (format!("http://{}", backend.address), "line 1 of the answer is not OpenMetrics text"),
     ] {
         let (code, out, err) = run(&["top", "--once", "--admin-address", &address]);
         assert_eq!((code, out.as_str()), (Some(1), ""));
