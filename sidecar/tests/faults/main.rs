@@ -12,4 +12,5 @@
 mod backends;
 mod crowds;
 mod outages;
+mod server_errors;
 mod support;

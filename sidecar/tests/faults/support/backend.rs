@@ -41,6 +41,8 @@ pub(crate) enum Manner {
     HugeHead,
     /// Says that the connection stays open, and closes it.
     ClosesAfterAnswer,
+    /// Answers with this status, and with few words.
+    Answers(u16),
 }
 
 /// A server on a free port, until it is dropped.
@@ -136,6 +138,12 @@ impl Visit {
                 Manner::ClosesAfterAnswer => {
                     self.send_object(&object, &head).await;
                     return;
+                }
+                Manner::Answers(status) => {
+                    let text = "it is not you, it is me";
+                    let length = text.len();
+                    let answer = format!("HTTP/1.1 {status} Sorry\r\nContent-Length: {length}\r\n\r\n{text}");
+                    self.send(answer.as_bytes()).await;
                 }
             }
         }
