@@ -110,7 +110,7 @@ pub(in crate::command) struct Arguments {
     #[arg(short, long, env = "SIDEKICK_LOG")]
     pub(super) log: bool,
 
-    /// Print a line for each request, each health check (minio), or both
+    /// Print a line for each request, each health check, or both; has no effect in this release
     #[arg(short, long, value_name = "WHAT", env = "SIDEKICK_TRACE", value_enum)]
     pub(super) trace: Option<Trace>,
 
@@ -126,11 +126,11 @@ pub(in crate::command) struct Arguments {
     #[arg(long, env = "SIDEKICK_DEBUG")]
     pub(super) debug: bool,
 
-    /// Trace only what was answered with 400 or above
+    /// Trace only what was answered with 400 or above; has no effect in this release
     #[arg(short, long, env = "SIDEKICK_ERRORS")]
     pub(super) errors: bool,
 
-    /// Trace only what was answered with this status
+    /// Trace only what was answered with this status; has no effect in this release
     #[arg(long, value_name = "STATUS", env = "SIDEKICK_STATUS_CODE", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(100..=599))]
     pub(super) status_code: Vec<u16>,
 

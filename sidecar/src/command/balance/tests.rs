@@ -3,6 +3,8 @@
 
 use std::{fs, path::Path};
 
+use crds::config::TlsVersion;
+
 use super::config::{Facts, config};
 use crate::command::{Action, Command};
 
@@ -55,4 +57,25 @@ fn without_ipv6_all_addresses_are_those_of_ipv4() {
     let Action::Balance(balance) = command.action else { panic!("not balance") };
     let config = config(&balance, &Facts::default()).unwrap();
     assert_eq!(config.http[0].socket_address().to_string(), "0.0.0.0:8080");
+}
+
+#[test]
+fn the_flags_of_tls_name_the_files_of_the_listener_and_of_the_servers() {
+    let line = "sidekick --cert a.crt --key a.key --key-password secret --tls-max 1.2 --cacert ca.crt \
+                --client-cert c.crt --client-key c.key https://a:1 http://b:1";
+    let command = Command::read(line.split_whitespace().map(Into::into)).unwrap();
+    let Action::Balance(balance) = command.action else { panic!("not balance") };
+    let config = config(&balance, &facts()).unwrap();
+    let listener = config.http[0].tls.as_ref().unwrap();
+    assert_eq!(
+        (listener.certificate_file.as_deref(), listener.key_file.as_deref(), listener.max_version),
+        (Some("a.crt"), Some("a.key"), TlsVersion::V12)
+    );
+    assert_eq!(listener.key_password_file.as_deref(), Some("/proc/self/fd/9"), "and not the password itself");
+    let [secure, plain] = &config.http[0].sites[..] else { panic!("two sites") };
+    let servers = secure.tls.as_ref().unwrap();
+    let pair = servers.client_certificate.as_ref().unwrap();
+    assert_eq!(servers.ca_file.as_deref(), Some("ca.crt"));
+    assert_eq!((pair.certificate_file.as_str(), pair.key_file.as_str()), ("c.crt", "c.key"));
+    assert!(!servers.insecure_skip_verify && plain.tls.is_none());
 }
