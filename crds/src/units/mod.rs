@@ -8,6 +8,7 @@ mod host;
 mod listen;
 mod quantity;
 mod status;
+mod text_or_number;
 
 pub use address::{Address, MAX_SOCKET_PATH};
 pub use addresses::{AddressPattern, MAX_ADDRESSES};

@@ -3,10 +3,10 @@
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 
-use super::UnitError;
+use super::{UnitError, text_or_number::text_or_number};
 
 const PATTERN: &str = "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$";
 
@@ -67,29 +67,7 @@ impl Serialize for StatusRange {
 
 impl<'de> Deserialize<'de> for StatusRange {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrNumber;
-
-        impl de::Visitor<'_> for TextOrNumber {
-            type Value = StatusRange;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a status code such as 200, or a range such as 200-299")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusRange, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<StatusRange, E> {
-                self.visit_str(&number.to_string())
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<StatusRange, E> {
-                self.visit_str(&number.to_string())
-            }
-        }
-
-        deserializer.deserialize_any(TextOrNumber)
+        text_or_number(deserializer, "a status code such as 200, or a range such as 200-299")
     }
 }
 

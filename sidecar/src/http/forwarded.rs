@@ -23,16 +23,16 @@ pub(super) fn client(peer: Option<IpAddr>, own: Option<IpAddr>) -> Option<IpAddr
 /// Writes the lines for a request with these fields, for this host.
 pub(super) fn write(lines: &mut Vec<u8>, fields: &Fields, host: &[u8], client: IpAddr) {
     lines.extend_from_slice(b"X-Forwarded-For: ");
-    for earlier in fields.named("x-forwarded-for").filter(|earlier| !earlier.is_empty()) {
+    for earlier in fields.all("x-forwarded-for").filter(|earlier| !earlier.is_empty()) {
         lines.extend_from_slice(earlier);
         lines.extend_from_slice(b", ");
     }
     // Writing to a Vec cannot fail.
     let _ = write!(lines, "{client}\r\n");
-    if fields.named("x-real-ip").next().is_none() {
+    if fields.get("x-real-ip").is_none() {
         let _ = write!(lines, "X-Real-IP: {client}\r\n");
     }
-    if fields.named("x-forwarded-host").next().is_none() && !host.is_empty() {
+    if fields.get("x-forwarded-host").is_none() && !host.is_empty() {
         lines.extend_from_slice(b"X-Forwarded-Host: ");
         lines.extend_from_slice(host);
         lines.extend_from_slice(b"\r\n");

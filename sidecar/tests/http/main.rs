@@ -12,4 +12,5 @@ mod sidekick;
 mod support;
 mod tls;
 mod tls_files;
+mod tls_rotation;
 mod unix;

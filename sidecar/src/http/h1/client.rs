@@ -1,13 +1,6 @@
 //! One connection of a client, from its first byte to its end: idle -> head -> forward -> relay -> idle.
 
-use std::{
-    future::poll_fn,
-    io,
-    net::IpAddr,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::poll_fn, io, net::IpAddr, rc::Rc, task::Poll, time::Duration};
 
 use crds::config::DownAnswer;
 use socket2::SockRef;
@@ -309,7 +302,7 @@ impl Client {
             loop {
                 let pending = self.wire.input().len();
                 self.wire.consume(pending);
-                match self.poll_discard(context) {
+                match self.wire.poll_fill(context, SMALL, SMALL) {
                     Poll::Ready(Ok(count @ 1..)) if count < left => left -= count,
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return self.alarm.poll(context),
@@ -317,10 +310,6 @@ impl Client {
             }
         })
         .await;
-    }
-
-    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.wire.poll_fill(context, SMALL, SMALL)
     }
 }
 

@@ -162,15 +162,15 @@ impl Fields {
     }
 
     /// The first value of a field.
-    pub(in crate::http) fn get<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
+    pub(in crate::http) fn get(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
     }
 
     /// Each value of a field.
-    pub(in crate::http) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    pub(in crate::http) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.fields
             .iter()
-            .filter(|field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))
+            .filter(move |field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))
             .map(|field| self.value(field))
     }
 
@@ -183,14 +183,6 @@ impl Fields {
 
     pub(super) fn known(&self, known: Known) -> impl Iterator<Item = &[u8]> {
         self.fields.iter().filter(move |field| field.known == known).map(|field| self.value(field))
-    }
-
-    /// The values of all fields of this name.
-    pub(in crate::http) fn named(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields
-            .iter()
-            .filter(move |field| self.name(field).eq_ignore_ascii_case(name.as_bytes()))
-            .map(|field| self.value(field))
     }
 
     /// Whether one of the members of a comma-separated field is this one.
