@@ -92,6 +92,11 @@ impl Upload {
         self.gated
     }
 
+    /// The backend has all that the client has sent, and waits for the rest.
+    fn waits_for_client(&self, backend: &Wire) -> bool {
+        !(self.complete || self.gated || self.refused || self.pump.waits_for(backend))
+    }
+
     /// Moves the head and the body. Errors are the client's: a backend that takes no more is asked for its answer.
     pub(super) fn poll(
         &mut self,
@@ -184,7 +189,12 @@ impl Attempt<'_> {
                     }
                     Stage::FirstByte if give_up() => return Poll::Ready(Err(Failure::TimedOut(FIRST_BYTE))),
                     Stage::Answer(moved) if moved == self.upload.bytes() => {
-                        return Poll::Ready(Err(Failure::TimedOut(RESPONSE)));
+                        let client_stalls = self.upload.waits_for_client(self.backend);
+                        return Poll::Ready(Err(if client_stalls {
+                            Failure::Body(BadRequest::Stalled)
+                        } else {
+                            Failure::TimedOut(RESPONSE)
+                        }));
                     }
                     Stage::FirstByte | Stage::Answer(_) => {
                         stage = Stage::Answer(self.upload.bytes());

@@ -119,6 +119,11 @@ impl Pump {
         matches!(self.rest, Rest::Nothing)
     }
 
+    /// There is something that the sink has not taken: whoever reads there keeps the source waiting.
+    pub(super) fn waits_for(&self, sink: &Wire) -> bool {
+        self.ready > 0 || !sink.is_flushed() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
+    }
+
     /// Moves what can be moved. Ready when the body has been read to its end: the source is free, and what is left of the body
     /// goes out by [`Pump::poll_rest`].
     pub(super) fn poll(
@@ -305,4 +310,48 @@ fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
     let _ = write!(out, "{:x}\r\n", data.len());
     out.extend_from_slice(data);
     out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
+
+    use super::*;
+
+    fn wire() -> (Wire, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Wire::new(ours.into()), theirs)
+    }
+
+    /// Polls once, and expects that there is more to wait for.
+    async fn is_pending(pump: &mut Pump, source: &mut Wire, sink: &mut Wire) -> bool {
+        poll_fn(|context| Poll::Ready(pump.poll(context, source, sink).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn it_tells_whether_the_source_or_the_sink_is_waited_for() {
+        let ((mut source, mut sender), (mut sink, mut receiver)) = (wire(), wire());
+        let mut pump = Pump::new(Framing::Length(1 << 30), Recode::Keep).keeping();
+        assert!(is_pending(&mut pump, &mut source, &mut sink).await);
+        assert!(!pump.waits_for(&sink), "nothing has come yet");
+        let body = vec![0; 1 << 20];
+        let sending = tokio::spawn(async move { sender.write_all(&body).await.map(|()| sender) });
+        while !pump.waits_for(&sink) {
+            tokio::task::yield_now().await;
+            assert!(is_pending(&mut pump, &mut source, &mut sink).await);
+        }
+        let reading =
+            tokio::spawn(async move { receiver.read_exact(&mut vec![0; 1 << 20]).await.map(|_| receiver) });
+        while pump.moved() < 1 << 20 {
+            tokio::task::yield_now().await;
+            assert!(is_pending(&mut pump, &mut source, &mut sink).await);
+        }
+        assert!(!pump.waits_for(&sink), "all that came has gone out");
+        let _open = (sending.await.unwrap().unwrap(), reading.await.unwrap().unwrap());
+    }
 }

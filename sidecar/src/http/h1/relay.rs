@@ -160,7 +160,13 @@ async fn receive(
             return Poll::Ready(done);
         }
         ready!(client.poll_stalled(context, &mut progress, download.moved() + upload.bytes()));
-        Poll::Ready(Err(PumpError::Source(stalled())))
+        // A client that neither reads nor sends is no fault of the backend.
+        let client_stalls = download.waits_for(&client.wire) || !upload.is_complete();
+        Poll::Ready(Err(if client_stalls {
+            PumpError::Sink(stalled())
+        } else {
+            PumpError::Source(stalled())
+        }))
     })
     .await
 }

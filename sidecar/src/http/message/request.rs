@@ -69,6 +69,8 @@ pub(in crate::http) enum BadRequest {
     Chunks,
     #[error("the request's body ended early")]
     CutShort,
+    #[error("nothing of the request's body has come for a long time")]
+    Stalled,
 }
 
 /// What is changed in a head beside what every proxy must change.
@@ -85,6 +87,7 @@ impl BadRequest {
         match self {
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Coding => StatusCode::NOT_IMPLEMENTED,
+            Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             _ => StatusCode::BAD_REQUEST,
         }
     }
