@@ -314,7 +314,7 @@ fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{future::poll_fn, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -333,6 +333,16 @@ mod tests {
         poll_fn(|context| Poll::Ready(pump.poll(context, source, sink).is_pending())).await
     }
 
+    /// Lets everyone run until a condition holds.
+    async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+        let holds = async {
+            while !condition().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), holds).await.expect(what);
+    }
+
     #[tokio::test]
     async fn it_tells_whether_the_source_or_the_sink_is_waited_for() {
         let ((mut source, mut sender), (mut sink, mut receiver)) = (wire(), wire());
@@ -341,17 +351,17 @@ mod tests {
         assert!(!pump.waits_for(&sink), "nothing has come yet");
         let body = vec![0; 1 << 20];
         let sending = tokio::spawn(async move { sender.write_all(&body).await.map(|()| sender) });
-        while !pump.waits_for(&sink) {
-            tokio::task::yield_now().await;
-            assert!(is_pending(&mut pump, &mut source, &mut sink).await);
-        }
+        until("a sink that is not read from is full", async || {
+            is_pending(&mut pump, &mut source, &mut sink).await && pump.waits_for(&sink)
+        })
+        .await;
         let reading =
             tokio::spawn(async move { receiver.read_exact(&mut vec![0; 1 << 20]).await.map(|_| receiver) });
-        while pump.moved() < 1 << 20 {
-            tokio::task::yield_now().await;
-            assert!(is_pending(&mut pump, &mut source, &mut sink).await);
-        }
-        assert!(!pump.waits_for(&sink), "all that came has gone out");
+        until("all that came goes out", async || {
+            is_pending(&mut pump, &mut source, &mut sink).await && pump.moved() == 1 << 20
+        })
+        .await;
+        assert!(!pump.waits_for(&sink));
         let _open = (sending.await.unwrap().unwrap(), reading.await.unwrap().unwrap());
     }
 }
