@@ -79,6 +79,15 @@ async fn an_answer_that_breaks_off_is_gone_on_with_where_nobody_can_tell() {
 }
 
 #[tokio::test]
+async fn an_answer_is_gone_on_with_by_its_own_backend_where_there_is_no_other() {
+    let resumes = Arc::new(AtomicUsize::new(0));
+    let backend = store("\"v1\"", 400_000, false, &resumes).await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    assert!(sidecar.get("/object").await.body == body());
+    assert_eq!(resumes.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
 async fn an_answer_of_a_weak_version_stays_broken() {
     let resumes = Arc::new(AtomicUsize::new(0));
     let backend = store("W/\"v1\"", 400_000, false, &resumes).await;
