@@ -88,6 +88,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
             http(&listener("a", "9000", SITE, ", health: {interval: 5 seconds}")),
             "spec.http[0].health.interval",
         ),
+        ("no total", http(&listener("a", "9000", SITE, ", timeouts: {total: 0s}")), "longer than zero"),
         ("no interval", http(&listener("a", "9000", SITE, ", health: {interval: 0s}")), "longer than zero"),
         ("bad path", http(&listener("a", "9000", SITE, ", health: {path: ready}")), "health.path"),
         (
@@ -303,6 +304,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     trafficDistribution: PreferSameZone
     outlierDetection: {{consecutiveErrors: 0, maxEjectionTime: 1h30m}}
     backendLimits: {{maxRequests: 100, maxConnections: 100, maxPending: 10}}
+    timeouts: {{connect: 500ms, total: 24h, keepAlive: 0s}}
   - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}]}}
   - name: secure
     port: 8443
@@ -323,6 +325,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     assert_eq!(stored.spec.http[0].address.to_string(), "127.0.0.1");
     assert_eq!(stored.spec.http[0].health.unhealthy_threshold, 3);
     assert_eq!(stored.spec.http[0].health.timeout.to_string(), "2s");
+    assert_eq!(stored.spec.http[0].timeouts.first_byte.to_string(), "5s");
     let statuses = stored.spec.http[0].health.expected_statuses.iter().map(ToString::to_string);
     assert_eq!(statuses.collect::<Vec<_>>(), ["200", "204", "300-399"]);
     let sources = stored.spec.http[0].sites.iter().flat_map(|site| &site.backends);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Backend, BackendLimits, BackendTls, Balance, DownAnswer, HealthCheck, ListenerTls, OutlierDetection,
-    SidekickPaths, TrafficDistribution,
+    SidekickPaths, Timeouts, TrafficDistribution,
     balance::{HEADER_PATTERN, is_default},
 };
 use crate::units::{Address, Duration, ListenAddress};
@@ -70,6 +70,10 @@ pub struct HttpListener {
     /// The most that this sidecar asks of one backend at once.
     #[serde(default, skip_serializing_if = "is_default")]
     pub backend_limits: BackendLimits,
+
+    /// How long a request, and each part of it, may take.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
 
     /// Tell backends of the client: X-Forwarded-For gets its address, and X-Real-IP and X-Forwarded-Host are set where they
     /// are missing. For a client on loopback it is the address by which this machine or pod is known to others.

@@ -9,6 +9,7 @@ mod balance;
 mod health;
 mod listener;
 mod sidekick;
+mod timeouts;
 mod tls;
 
 pub use backend::{
@@ -23,6 +24,7 @@ pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use sidekick::{DownAnswer, SidekickPaths};
+pub use timeouts::Timeouts;
 pub use tls::{
     BackendTls, ClientCa, ClientCaMode, KeyPairFiles, ListenerCertificate, ListenerTls,
     MAX_SELF_SIGNED_HOSTS, SelfSigned, TlsVersion,

@@ -10,7 +10,7 @@ use super::{ListenerTlsSpec, SiteTlsSpec};
 use crate::{
     config::{
         BackendLimits, Balance, DnsBackend, DownAnswer, HEADER_PATTERN, HealthCheck, MAX_SITES, MAX_WEIGHT,
-        OutlierDetection, SidekickPaths, TrafficDistribution,
+        OutlierDetection, SidekickPaths, Timeouts, TrafficDistribution,
     },
     schema,
     units::{AddressPattern, Duration, ListenAddress},
@@ -96,6 +96,11 @@ pub struct HttpListenerSpec {
     /// may, they are answered with 503 and Retry-After at once. Without a number there is no limit.
     #[serde(default)]
     pub backend_limits: BackendLimits,
+
+    /// How long a request, and each part of it, may take. Except for total, none of these bounds how long a body may take while
+    /// it moves.
+    #[serde(default)]
+    pub timeouts: Timeouts,
 
     /// Tell backends of the client: X-Forwarded-For gets its address, and X-Real-IP and X-Forwarded-Host are set where they
     /// are missing. For a client on loopback, as the application is, it is the address of the pod.

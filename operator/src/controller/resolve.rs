@@ -90,6 +90,7 @@ impl Resolver<'_> {
             traffic_distribution: listener.traffic_distribution,
             outlier_detection: listener.outlier_detection.clone(),
             backend_limits: listener.backend_limits.clone(),
+            timeouts: listener.timeouts.clone(),
             forwarded_headers: listener.forwarded_headers,
             down_answer: listener.down_answer,
             sidekick: listener.sidekick,
@@ -382,6 +383,7 @@ mod tests {
         listener.traffic_distribution = TrafficDistribution::PreferSameZone;
         listener.outlier_detection.consecutive_errors = 7;
         listener.backend_limits.max_requests = Some(100);
+        listener.timeouts.total = Some(Duration::from_secs(60));
         let wanted = listener.clone();
         let resolved = &resolve(&key, &policy, &world).config.http[0];
         let weights: Vec<_> = resolved.sites[0].backends.iter().map(|backend| backend.weight).collect();
@@ -391,6 +393,7 @@ mod tests {
         assert_eq!(resolved.traffic_distribution, wanted.traffic_distribution);
         assert_eq!(resolved.outlier_detection, wanted.outlier_detection);
         assert_eq!(resolved.backend_limits, wanted.backend_limits);
+        assert_eq!(resolved.timeouts, wanted.timeouts);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crds::{
-    config::{Backend, Balance, HealthCheck, HttpListener, ListenerTls, OutlierDetection, Site},
-    units::{Address, ListenAddress},
+    config::{Backend, Balance, HealthCheck, HttpListener, ListenerTls, OutlierDetection, Site, Timeouts},
+    units::{Address, Duration, ListenAddress},
 };
 
 use serde_json::Value;
@@ -38,6 +38,7 @@ pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> V
             listener_tls(tls, &format!("{path}.tls"), &mut problems);
         }
         health(&listener.health, &path, &mut problems);
+        timeouts(&listener.timeouts, &path, &mut problems);
         balance(listener, &path, &mut problems);
         outliers(&listener.outlier_detection, &path, &mut problems);
         sites(listener, &path, &mut problems);
@@ -127,15 +128,8 @@ fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
 }
 
 fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
-    for (field, value) in [("interval", health.interval), ("timeout", health.timeout)] {
-        if value.as_std().is_zero() {
-            problems.push(Problem::at(
-                format!("{path}.health.{field}"),
-                "it is zero",
-                "write a duration such as 5s or 500ms",
-            ));
-        }
-    }
+    not_zero(health.interval, &format!("{path}.health.interval"), problems);
+    not_zero(health.timeout, &format!("{path}.health.timeout"), problems);
     for (field, set) in [("lastSitePath", health.last_site_path.is_some()), ("host", health.host.is_some())] {
         if set && health.path.is_none() {
             problems.push(Problem::at(
@@ -144,6 +138,26 @@ fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
                 "add path, which the sites are checked with",
             ));
         }
+    }
+}
+
+fn timeouts(timeouts: &Timeouts, path: &str, problems: &mut Vec<Problem>) {
+    let Timeouts { connect, first_byte, idle, total, .. } = timeouts;
+    for (field, value) in [
+        ("connect", Some(connect)),
+        ("firstByte", Some(first_byte)),
+        ("idle", Some(idle)),
+        ("total", total.as_ref()),
+    ] {
+        if let Some(value) = value {
+            not_zero(*value, &format!("{path}.timeouts.{field}"), problems);
+        }
+    }
+}
+
+fn not_zero(value: Duration, path: &str, problems: &mut Vec<Problem>) {
+    if value.as_std().is_zero() {
+        problems.push(Problem::at(path, "it is zero", "write a duration such as 5s or 500ms"));
     }
 }
 

@@ -5,16 +5,18 @@
 //! of an answer was passed on, and the budget allows it. A body of which a part has gone is never sent twice.
 
 use std::{
+    io,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use super::{
     exchange::Exchange,
-    h1::{Attempt, Client, FIRST_BYTE, Failure, Upload, Wire},
+    h1::{Attempt, Client, Failure, Upload, Wire},
     message::{Edits, RequestHead, ResponseHead},
     pool::{Connection, NoConnection, Pool},
     reply::Refusal,
+    settings::Timeouts,
     thread::Thread,
     tries::Tries,
     verdict::{LOOKED_AT, Verdict},
@@ -70,8 +72,15 @@ impl Forward<'_> {
     async fn run(mut self) -> Result<Exchange, Unanswered> {
         let mut revived = false;
         loop {
+            if self.client.overdue().is_some() {
+                self.tries.out_of_time();
+                return Err(self.refusal());
+            }
             let Some(pool) = self.pick()? else {
-                if self.tries.is_empty() && !revived && self.thread.revive().await {
+                if self.tries.is_empty()
+                    && !revived
+                    && self.client.in_time(self.thread.revive()).await != Some(false)
+                {
                     revived = true;
                     continue;
                 }
@@ -112,12 +121,11 @@ impl Forward<'_> {
                         return Err(self.refusal());
                     }
                 }
+                // The retry is already paid for.
+                Err(Failure::Slow(limit)) => self.tries.timed_out(&pool, limit),
                 Err(Failure::TimedOut(limit)) => {
                     self.tries.timed_out(&pool, limit);
-                    // After the short limit the retry is already decided and paid for.
-                    if limit != FIRST_BYTE {
-                        return Err(self.refusal());
-                    }
+                    return Err(self.refusal());
                 }
             }
         }
@@ -157,9 +165,13 @@ impl Forward<'_> {
             // yield, this thread has seen all that the kernel has.
             tokio::task::yield_now().await;
         }
-        match pooled.then(|| pool.take(Instant::now())).flatten() {
+        let Timeouts { connect, keep_alive, .. } = self.client.timeouts;
+        match pooled.then(|| pool.take(Instant::now(), keep_alive)).flatten() {
             Some(connection) => Ok(connection),
-            None => pool.connect().await,
+            None => {
+                let opened = self.client.in_time(pool.connect(connect)).await;
+                opened.unwrap_or_else(|| Err(NoConnection::Failed(io::ErrorKind::TimedOut.into())))
+            }
         }
     }
 

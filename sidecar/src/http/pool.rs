@@ -13,15 +13,8 @@ use crate::{
     net,
 };
 
-/// Below the keep-alive of common servers (5 s with Node.js, uvicorn and Apache), which would close the connection just as
-/// it is used.
-const IDLE: Duration = Duration::from_secs(3);
-
 /// Idle connections kept for one backend by one thread.
 const MOST: usize = 256;
-
-/// A host that has gone without a word is noticed after this time, and another backend is tried.
-const CONNECT: Duration = Duration::from_secs(2);
 
 /// A backend as one thread sees it.
 pub(super) struct Pool {
@@ -57,10 +50,10 @@ impl Pool {
     }
 
     /// The connection used last that is good for another request.
-    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
+    pub(super) fn take(&self, now: Instant, keep_alive: Duration) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut last) = idle.pop() {
-            if last.is_good(now) {
+            if last.is_good(now, keep_alive) {
                 return Some(last.connection);
             }
         }
@@ -68,10 +61,10 @@ impl Pool {
     }
 
     /// Opens a connection, and tells everyone if the backend cannot be reached.
-    pub(super) async fn connect(&self) -> Result<Connection, NoConnection> {
+    pub(super) async fn connect(&self, limit: Duration) -> Result<Connection, NoConnection> {
         let connecting = self.backend.connect().ok_or(NoConnection::Full)?;
         let started = Instant::now();
-        let opened = net::connect(&self.backend.address, self.backend.tls.as_ref(), ALPN, CONNECT).await;
+        let opened = net::connect(&self.backend.address, self.backend.tls.as_ref(), ALPN, limit).await;
         let opened = opened.map_err(|error| {
             self.backend.detail.connect_failures.fetch_add(1, Ordering::Relaxed);
             if is_of_backend(&error) {
@@ -93,8 +86,8 @@ impl Pool {
     }
 
     /// Drops what has been idle for too long.
-    pub(super) fn sweep(&self, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|idle| idle.is_good(now));
+    pub(super) fn sweep(&self, now: Instant, keep_alive: Duration) {
+        self.idle.borrow_mut().retain_mut(|idle| idle.is_good(now, keep_alive));
     }
 
     /// Closes idle connections now and the others once they have served.
@@ -105,8 +98,8 @@ impl Pool {
 }
 
 impl Idle {
-    fn is_good(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < IDLE && self.connection.wire.is_quiet()
+    fn is_good(&mut self, now: Instant, keep_alive: Duration) -> bool {
+        now.saturating_duration_since(self.since) < keep_alive && self.connection.wire.is_quiet()
     }
 }
 

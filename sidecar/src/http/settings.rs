@@ -1,8 +1,8 @@
 //! What a listener's requests go by, as far as it may change while the listener is open.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use crds::config::{DownAnswer, HttpListener, SidekickPaths};
+use crds::config::{self, DownAnswer, HttpListener, SidekickPaths};
 
 use crate::net;
 
@@ -13,6 +13,17 @@ pub(super) struct Settings {
     pub(super) sidekick: SidekickPaths,
     /// Whether backends are told of the client.
     pub(super) forwarded: Option<Forwarded>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// See [`config::Timeouts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timeouts {
+    pub(super) connect: Duration,
+    pub(super) first_byte: Duration,
+    pub(super) idle: Duration,
+    pub(super) total: Option<Duration>,
+    pub(super) keep_alive: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +38,19 @@ impl From<&HttpListener> for Settings {
             down_answer: config.down_answer,
             sidekick: config.sidekick,
             forwarded: config.forwarded_headers.then(|| Forwarded { own: net::own_address() }),
+            timeouts: (&config.timeouts).into(),
+        }
+    }
+}
+
+impl From<&config::Timeouts> for Timeouts {
+    fn from(config: &config::Timeouts) -> Self {
+        Self {
+            connect: config.connect.as_std(),
+            first_byte: config.first_byte.as_std(),
+            idle: config.idle.as_std(),
+            total: config.total.map(|total| total.as_std()),
+            keep_alive: config.keep_alive.as_std(),
         }
     }
 }

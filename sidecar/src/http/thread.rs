@@ -219,9 +219,9 @@ impl Thread {
     }
 
     fn sweep(&self) {
-        let now = Instant::now();
+        let (now, keep_alive) = (Instant::now(), self.settings().timeouts.keep_alive);
         for pool in &self.local().pools {
-            pool.sweep(now);
+            pool.sweep(now, keep_alive);
         }
     }
 

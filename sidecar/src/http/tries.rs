@@ -96,8 +96,14 @@ impl Tries {
     }
 
     pub(super) fn timed_out(&mut self, pool: &Rc<Pool>, limit: Duration) {
-        self.failed(pool, &format!("no response within {} s", limit.as_secs()));
+        self.failed(pool, &format!("no response within {limit:?}"));
         pool.backend.observe(Outcome::TimedOut, limit);
+        self.timed_out = true;
+    }
+
+    /// The request has used up all of its time.
+    pub(super) fn out_of_time(&mut self) {
+        self.text.push_str("the time for the whole request is over\n");
         self.timed_out = true;
     }
 

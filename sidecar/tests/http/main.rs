@@ -10,6 +10,7 @@ mod lifecycle;
 mod retries;
 mod sidekick;
 mod support;
+mod timeouts;
 mod tls;
 mod tls_files;
 mod tls_rotation;

@@ -9,7 +9,7 @@ use crds::{
     config::{
         BackendLimits, BackendSource, BackendTls, Balance, DnsBackend, DownAnswer, HealthCheck, HttpListener,
         KeyPairFiles, ListenerTls, OutlierDetection, SelfSigned, SidecarConfig, SidekickPaths, Site,
-        TlsVersion, TrafficDistribution, WeightedSource,
+        Timeouts, TlsVersion, TrafficDistribution, WeightedSource,
     },
     units::{self, ListenAddress, UnitError},
 };
@@ -70,6 +70,7 @@ pub(super) fn config(arguments: &Arguments, facts: &Facts) -> Result<SidecarConf
         traffic_distribution: TrafficDistribution::default(),
         outlier_detection: OutlierDetection::default(),
         backend_limits: BackendLimits::default(),
+        timeouts: Timeouts::default(),
         forwarded_headers: true,
         down_answer: DownAnswer::BackendDown,
         sidekick: SidekickPaths { health: true, certificates: true, metrics: true },

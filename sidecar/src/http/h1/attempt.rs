@@ -14,15 +14,12 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    http::message::{BadRequest, Framing, MAX_HEAD, RequestHead, ResponseHead, Version},
+    http::{
+        message::{BadRequest, Framing, MAX_HEAD, RequestHead, ResponseHead, Version},
+        settings::Timeouts,
+    },
     net::buffer::SMALL,
 };
-
-/// A backend that takes longer for the head of a response is tried no further when the request can go elsewhere.
-pub(in crate::http) const FIRST_BYTE: Duration = Duration::from_secs(5);
-
-/// Longest wait for the head of a response while nothing of the request moves: object stores may copy gigabytes meanwhile.
-const RESPONSE: Duration = Duration::from_secs(300);
 
 /// A backend that does not know `Expect` gets the body after this time.
 const CONTINUE: Duration = Duration::from_secs(1);
@@ -37,6 +34,8 @@ pub(in crate::http) enum Failure {
     Unsent,
     /// The request may have reached the backend.
     Broken(String),
+    /// Given up after this time, since the request may, and is going to, be sent elsewhere.
+    Slow(Duration),
     TimedOut(Duration),
     /// The client has gone.
     Gone,
@@ -116,7 +115,7 @@ impl Upload {
         match ready!(self.pump.poll(context, client, backend)) {
             Ok(()) => self.complete = true,
             Err(PumpError::Sink(_)) => self.refused = true,
-            Err(PumpError::Source(_) | PumpError::CutShort) => {
+            Err(PumpError::Source(_) | PumpError::CutShort | PumpError::Overdue(_)) => {
                 return Poll::Ready(Err(Failure::Body(BadRequest::CutShort)));
             }
             Err(PumpError::Chunks(_)) => return Poll::Ready(Err(Failure::Body(BadRequest::Chunks))),
@@ -145,13 +144,13 @@ pub(in crate::http) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Sends what is in the backend's output, and the body, and waits for the answer's head. `give_up` is asked after
-    /// [`FIRST_BYTE`]: true when the request may, and is going to, be sent elsewhere.
+    /// Sends what is in the backend's output, and the body, and waits for the answer's head. `give_up` is asked when that
+    /// takes long: true when the request may, and is going to, be sent elsewhere.
     pub(in crate::http) async fn run(mut self, mut give_up: impl FnMut() -> bool) -> Result<(), Failure> {
         let before = self.backend.written();
         let mut stage = if self.upload.gated { Stage::Gate } else { Stage::FirstByte };
-        let limit = if self.upload.gated { CONTINUE } else { FIRST_BYTE };
-        self.client.alarm.set_after(limit);
+        let Timeouts { first_byte, idle, .. } = self.client.timeouts;
+        self.client.alarm_after(if self.upload.gated { CONTINUE } else { first_byte });
         let mut interims = 0;
         let answered = poll_fn(|context| {
             loop {
@@ -169,7 +168,7 @@ impl Attempt<'_> {
                         self.pass_on_interim();
                         if !self.upload.gated && matches!(stage, Stage::Gate) {
                             stage = Stage::FirstByte;
-                            self.client.alarm.set_after(FIRST_BYTE);
+                            self.client.alarm_after(first_byte);
                         }
                         continue;
                     }
@@ -180,25 +179,23 @@ impl Attempt<'_> {
                     return Poll::Ready(Err(Failure::Gone));
                 }
                 ready!(self.client.alarm.poll(context));
+                if let Some(total) = self.client.overdue() {
+                    return Poll::Ready(Err(self.timed_out(total)));
+                }
                 match stage {
                     Stage::Gate => {
                         self.upload.gated = false;
                         self.ask_for_body();
                         stage = Stage::FirstByte;
-                        self.client.alarm.set_after(FIRST_BYTE);
+                        self.client.alarm_after(first_byte);
                     }
-                    Stage::FirstByte if give_up() => return Poll::Ready(Err(Failure::TimedOut(FIRST_BYTE))),
+                    Stage::FirstByte if give_up() => return Poll::Ready(Err(Failure::Slow(first_byte))),
                     Stage::Answer(moved) if moved == self.upload.bytes() => {
-                        let client_stalls = self.upload.waits_for_client(self.backend);
-                        return Poll::Ready(Err(if client_stalls {
-                            Failure::Body(BadRequest::Stalled)
-                        } else {
-                            Failure::TimedOut(RESPONSE)
-                        }));
+                        return Poll::Ready(Err(self.timed_out(idle)));
                     }
                     Stage::FirstByte | Stage::Answer(_) => {
                         stage = Stage::Answer(self.upload.bytes());
-                        self.client.alarm.set_after(RESPONSE);
+                        self.client.alarm_after(idle);
                     }
                 }
             }
@@ -207,6 +204,15 @@ impl Attempt<'_> {
         match result {
             Err(Failure::Broken(_)) if self.backend.written() == before => Err(Failure::Unsent),
             result => result,
+        }
+    }
+
+    /// A client that does not send the rest of its body is no fault of the backend.
+    fn timed_out(&self, limit: Duration) -> Failure {
+        if self.upload.waits_for_client(self.backend) {
+            Failure::Body(BadRequest::Stalled)
+        } else {
+            Failure::TimedOut(limit)
         }
     }
 

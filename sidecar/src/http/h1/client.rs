@@ -4,7 +4,10 @@ use std::{future::poll_fn, io, net::IpAddr, rc::Rc, task::Poll, time::Duration};
 
 use crds::config::DownAnswer;
 use socket2::SockRef;
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
@@ -15,15 +18,12 @@ use crate::{
         message::{BadRequest, Edits, Framing, MAX_HEAD, Method, RequestHead, Version},
         own_paths::{OwnAnswer, OwnPath},
         reply::{self, Refusal},
-        settings::Forwarded,
+        settings::{Forwarded, Timeouts},
         sidekick_page,
         thread::{Scratch, Thread},
     },
     net::{Accepted, Alarm, Slot, buffer::SMALL},
 };
-
-/// A connection without a request is closed after this time.
-const IDLE: Duration = Duration::from_secs(300);
 
 /// A head has this long to arrive, from its first byte.
 const HEAD: Duration = Duration::from_secs(30);
@@ -43,6 +43,10 @@ const LINGER_BYTES: usize = 16 << 20;
 pub(in crate::http) struct Client {
     pub(in crate::http) wire: Wire,
     pub(in crate::http) alarm: Alarm,
+    /// Of the request that is being served.
+    pub(in crate::http) timeouts: Timeouts,
+    /// When its whole time is over.
+    pub(in crate::http) due: Option<Instant>,
     /// An answer has begun and not ended: if the connection ends now, that must not look like the answer's end.
     answering: bool,
     /// The other side's address, once it was asked for; those of a Unix socket have none.
@@ -71,9 +75,12 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
             return tracing::debug!(listener = %thread.listener, %error, "a connection could not be served");
         }
     };
+    let timeouts = thread.settings().timeouts;
     let mut client = Client {
         wire: Wire::new(stream),
-        alarm: Alarm::after(IDLE),
+        alarm: Alarm::after(timeouts.idle),
+        timeouts,
+        due: None,
         answering: false,
         peer: None,
         _slot: slot,
@@ -97,7 +104,8 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
 impl Client {
     /// Waits for the first byte of a request. False when none will come.
     async fn has_more(&mut self, thread: &Thread) -> bool {
-        self.alarm.set_after(IDLE);
+        self.due = None;
+        self.alarm.set_after(thread.settings().timeouts.idle);
         let mut draining = false;
         poll_fn(|context| {
             if !self.wire.input().is_empty() {
@@ -162,6 +170,8 @@ impl Client {
     async fn answer(&mut self, thread: &Rc<Thread>, scratch: &mut Scratch) -> Next {
         let Scratch { request, response, extra } = scratch;
         let settings = thread.settings();
+        self.timeouts = settings.timeouts;
+        self.due = settings.timeouts.total.map(|total| Instant::now() + total);
         if let Some(own) = OwnPath::of(settings.sidekick, request.method, request.path()) {
             let unread = request.framing != Framing::None;
             return self.reply(thread, request, &own_answer(thread, own), unread).await;
@@ -248,6 +258,25 @@ impl Client {
         }
     }
 
+    /// Sets the alarm, at the latest for when the request's whole time is over.
+    pub(in crate::http) fn alarm_after(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.alarm.set(self.due.map_or(deadline, |due| due.min(deadline)));
+    }
+
+    /// The time that the request had, if it is over.
+    pub(in crate::http) fn overdue(&self) -> Option<Duration> {
+        self.timeouts.total.filter(|_| self.due.is_some_and(|due| due <= Instant::now()))
+    }
+
+    /// `None` when the request's time is over before.
+    pub(in crate::http) async fn in_time<F: Future>(&self, future: F) -> Option<F::Output> {
+        match self.due {
+            Some(due) => timeout_at(due, future).await.ok(),
+            None => Some(future.await),
+        }
+    }
+
     pub(super) fn answering(&mut self, answering: bool) {
         self.answering = answering;
     }
@@ -259,7 +288,7 @@ impl Client {
             Framing::Length(length) => usize::try_from(length).unwrap_or(most).min(most),
             Framing::Chunked | Framing::UntilClose => most,
         };
-        self.alarm.set_after(PEEK);
+        self.alarm_after(PEEK);
         poll_fn(|context| {
             loop {
                 let input = backend.input();

@@ -9,6 +9,6 @@ mod pump;
 mod relay;
 mod wire;
 
-pub(super) use attempt::{Attempt, FIRST_BYTE, Failure, Upload};
+pub(super) use attempt::{Attempt, Failure, Upload};
 pub(super) use client::{Client, serve};
 pub(super) use wire::Wire;

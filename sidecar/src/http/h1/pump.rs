@@ -4,6 +4,7 @@
 use std::{
     io::{self, Write as _},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::Interest;
@@ -67,6 +68,8 @@ pub(super) enum PumpError {
     Source(io::Error),
     #[error("writing failed: {0}")]
     Sink(io::Error),
+    #[error("the request was to be over after {0:?}")]
+    Overdue(Duration),
     #[error("the connection ended in the middle of the body")]
     CutShort,
     #[error(transparent)]
@@ -314,7 +317,7 @@ fn write_chunk(out: &mut Vec<u8>, data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, time::Duration};
+    use std::future::poll_fn;
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},

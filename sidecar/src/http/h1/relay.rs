@@ -30,9 +30,6 @@ use crate::{
 /// Times that one answer is gone on with, at most.
 const MOST_RESUMES: u32 = 3;
 
-/// Neither side takes or gives anything of a body for this time: the transfer has failed.
-const STALLED: Duration = Duration::from_secs(300);
-
 /// Passes an answer on, whose head is in `response`.
 pub(super) async fn relay(
     thread: &Rc<Thread>,
@@ -69,6 +66,10 @@ pub(super) async fn relay(
     match received {
         Ok(()) => {}
         Err(PumpError::Sink(_)) => return Next::Gone,
+        Err(error @ PumpError::Overdue(_)) => {
+            tracing::debug!(listener = %thread.listener, %error, "an answer is cut off");
+            return Next::Abort;
+        }
         Err(error) => {
             broke_off(&exchange, &error);
             let resumed = resume(thread, client, &mut upload, &download, exchange, call, response).await;
@@ -131,7 +132,7 @@ async fn resume(
         exchange.count(upload, rest.received());
         match ended {
             Ok(()) => return Some((exchange, rest)),
-            Err(PumpError::Sink(_)) => return None,
+            Err(PumpError::Sink(_) | PumpError::Overdue(_)) => return None,
             Err(error) => broke_off(&exchange, &error),
         }
         received += rest.moved();
@@ -160,6 +161,10 @@ async fn receive(
             return Poll::Ready(done);
         }
         ready!(client.poll_stalled(context, &mut progress, download.moved() + upload.bytes()));
+        if let Some(total) = client.overdue() {
+            return Poll::Ready(Err(PumpError::Overdue(total)));
+        }
+        let stalled = || stalled(client.timeouts.idle);
         // A client that neither reads nor sends is no fault of the backend.
         let client_stalls = download.waits_for(&client.wire) || !upload.is_complete();
         Poll::Ready(Err(if client_stalls {
@@ -178,17 +183,19 @@ async fn send_rest(client: &mut Client, download: &mut Pump) -> io::Result<()> {
         if let Poll::Ready(done) = download.poll_rest(context, &mut client.wire) {
             return Poll::Ready(done);
         }
-        client.poll_stalled(context, &mut progress, download.moved()).map(|()| Err(stalled()))
+        client
+            .poll_stalled(context, &mut progress, download.moved())
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await
 }
 
-fn stalled() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {} s", STALLED.as_secs()))
+fn stalled(limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {limit:?}"))
 }
 
 impl Client {
-    /// Ready when nothing has moved for [`STALLED`]. `progress` is what had moved when the alarm was set.
+    /// Ready when nothing has moved for as long as it may, or when the request's whole time is over. `progress` is what had moved when the alarm was set.
     fn poll_stalled(
         &mut self,
         context: &mut Context<'_>,
@@ -198,10 +205,10 @@ impl Client {
         loop {
             if progress.is_none() {
                 *progress = Some(moved);
-                self.alarm.set_after(STALLED);
+                self.alarm_after(self.timeouts.idle);
             }
             ready!(self.alarm.poll(context));
-            if *progress == Some(moved) {
+            if *progress == Some(moved) || self.overdue().is_some() {
                 return Poll::Ready(());
             }
             *progress = None;

@@ -58,6 +58,13 @@ impl Client {
         self.receive().await.unwrap()
     }
 
+    /// Asks for this path, and gets an answer that begins and is broken off by a reset.
+    pub(crate) async fn receive_broken(mut self, path: &str) {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: app\r\n\r\n")).await;
+        assert_eq!(self.receive_head().await.status(), 200);
+        in_time("the end", self.reader.read_to_end(&mut Vec::new())).await.unwrap_err();
+    }
+
     /// Nothing more comes, and the connection is closed or reset.
     pub(crate) async fn is_closed(&mut self) -> bool {
         in_time("closing", self.reader.read_u8()).await.is_err()
