@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -224,23 +224,29 @@ impl Backend {
     }
 }
 
-fn serve(mut stream: TcpStream, name: &str, gate: &Gate) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            // A health check connects and closes.
-            _ => return,
+/// Answers until the connection ends, as that of a health check does at once.
+fn serve(stream: TcpStream, name: &str, gate: &Gate) {
+    let mut stream = BufReader::new(stream);
+    while read_head(&mut stream).is_some() {
+        let mut state = gate.state.lock().unwrap();
+        state.waiting += 1;
+        while state.held {
+            state = gate.changed.wait(state).unwrap();
+        }
+        drop(state);
+        let length = name.len();
+        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+        let _ = stream.get_mut().write_all(response.as_bytes());
+    }
+}
+
+fn read_head(stream: &mut impl BufRead) -> Option<()> {
+    loop {
+        let mut line = String::new();
+        match stream.read_line(&mut line) {
+            Ok(3..) => {}
+            Ok(2) => return Some(()),
+            _ => return None,
         }
     }
-    let mut state = gate.state.lock().unwrap();
-    state.waiting += 1;
-    while state.held {
-        state = gate.changed.wait(state).unwrap();
-    }
-    drop(state);
-    let length = name.len();
-    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
-    let _ = stream.write_all(response.as_bytes());
 }
