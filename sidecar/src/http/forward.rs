@@ -191,6 +191,10 @@ impl Forward<'_> {
         };
         let sent = attempt.run(give_up).await;
         match sent {
+            // No answer to this request, but the last word of a connection that was idle for too long.
+            Ok(()) if self.replayable && connection.reused && self.response.is_idle_timeout() => {
+                Err(Failure::Broken("closed the connection".to_owned()))
+            }
             // A part of the body that was on its way is lost.
             Err(Failure::Unsent) if self.upload.has_begun() => {
                 Err(Failure::Broken("closed the connection".to_owned()))

@@ -184,3 +184,25 @@ async fn a_client_that_has_gone_costs_its_backend_nothing_more() {
     drop(client);
     until("the request has ended", || sidecar.listener.requests() == 0).await;
 }
+
+#[tokio::test]
+async fn the_last_word_of_an_idle_connection_is_no_answer_to_the_request_that_meets_it() {
+    const IDLE: &str = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let backend = Backend::start(|mut visit| async move {
+        if visit.request().await.is_some() {
+            visit.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            visit.request().await;
+            visit.send(IDLE).await;
+        }
+    })
+    .await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let mut client = sidecar.client().await;
+    for _ in 0..4 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+    // A first request that is answered so was too slow itself.
+    let slow = Backend::answering(IDLE).await;
+    let sidecar = Sidecar::start(&[slow.address]).await;
+    assert_eq!(sidecar.get("/").await.status(), 408);
+}

@@ -87,6 +87,11 @@ impl ResponseHead {
         Ok(Some(length))
     }
 
+    /// The server waited in vain for a request, and closes.
+    pub(in crate::http) fn is_idle_timeout(&self) -> bool {
+        self.status == 408 && !self.keep_alive
+    }
+
     /// An answer that comes before the real one.
     pub(in crate::http) fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
