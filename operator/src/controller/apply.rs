@@ -43,6 +43,15 @@ pub(super) enum ApplyError {
     Delete { kind: Kind, key: Key, source: kube::Error },
 }
 
+impl ApplyError {
+    /// The namespace is being deleted, and soon the policy with it: nobody has to do anything.
+    pub(super) fn is_of_ending_namespace(&self) -> bool {
+        let Self::Apply { source: kube::Error::Api(status), .. } = self else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Unchanged,
@@ -174,6 +183,20 @@ fn is_operators(metadata: &ObjectMeta) -> bool {
 mod tests {
     use super::*;
     use crate::controller::testing;
+
+    #[test]
+    fn what_fails_since_its_namespace_is_being_deleted_is_told_from_what_someone_must_mend() {
+        let failed = |cause: &str| {
+            let status = serde_json::json!({
+                "status": "Failure", "code": 403, "reason": "Forbidden", "message": "forbidden",
+                "details": {"causes": [{"reason": cause, "message": "", "field": "metadata.namespace"}]},
+            });
+            let source = kube::Error::Api(serde_json::from_value(status).unwrap());
+            ApplyError::Apply { kind: Kind::ConfigMap, key: Key::new("a", "data"), source }
+        };
+        assert!(failed("NamespaceTerminating").is_of_ending_namespace());
+        assert!(!failed("FieldValueInvalid").is_of_ending_namespace());
+    }
 
     #[tokio::test]
     async fn what_was_written_is_forgotten_with_its_policy() {

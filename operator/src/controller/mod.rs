@@ -63,10 +63,11 @@ pub use reconcile::Reconciler;
 pub use source::Policies;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 pub use world::World;
 
 use cache::Key;
+use reconcile::ReconcileError;
 use sweep::Sweeper;
 
 /// Owner of the fields that the controller applies.
@@ -206,6 +207,10 @@ async fn policy(reconciler: &Reconciler, key: &Key) -> Next {
     match tokio::time::timeout(PATIENCE, reconciler.policy(key)).await {
         Ok(Ok(None)) => Next::Wait,
         Ok(Ok(Some(delay))) => Next::After(delay),
+        Ok(Err(ReconcileError::Apply(error))) if error.is_of_ending_namespace() => {
+            debug!(policy = %key, error = &error as &dyn std::error::Error, "policy is about to go");
+            Next::Retry
+        }
         Ok(Err(error)) => {
             warn!(policy = %key, error = &error as &dyn std::error::Error, "policy not applied, trying again");
             Next::Retry
