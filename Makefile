@@ -24,7 +24,7 @@ test-unit: ## Run the tests that need no cluster (the API server's among them)
 
 .PHONY: test-faults
 test-faults: ## Run the sidecar under load while backends, networks and clients misbehave; prints what failed
-	.ci/package nginx-light:nginx nftables:nft iproute2:ip util-linux:unshare
+	.ci/package haproxy nginx-light:nginx nftables:nft iproute2:ip util-linux:unshare
 	$(CARGO) test --release --workspace --test faults -- --nocapture
 
 .PHONY: test-s3

@@ -1,6 +1,6 @@
 //! One of three backends misbehaves under load, and two are well.
 
-use crate::support::{Backend, Load, Manner, Nginx, Sidecar, Tally};
+use crate::support::{Backend, Haproxy, Load, Manner, Nginx, Sidecar, Tally};
 
 const CLIENTS: usize = 16;
 /// Requests before, during and after a fault: during, more than the retry budget lasts for, if a backend got a third of them all the time.
@@ -49,6 +49,25 @@ async fn no_get_fails_when_a_backend_is_killed() {
         killed.run().await;
     }
     load.stop("killed, each in turn (nginx)").await.assert_nothing_failed_before();
+}
+
+#[tokio::test]
+async fn no_get_fails_when_haproxy_as_the_backend_closes_idle_connections_and_is_replaced() {
+    let server = Nginx::start().await;
+    let mut haproxy = [Haproxy::start(server.address).await, Haproxy::start(server.address).await];
+    let sidecar = Sidecar::start(&haproxy.each_ref().map(|backend| backend.address)).await;
+    let load = Load::start(sidecar.address, CLIENTS);
+    for replaced in &mut haproxy {
+        for _ in 0..3 {
+            load.serves(WELL).await;
+            replaced.replace().await;
+        }
+        load.serves(DURING).await;
+        replaced.settle().await;
+    }
+    let tally = load.stop("HAProxy, each process replaced three times").await;
+    tally.assert_nothing_failed_before();
+    assert_eq!(tally.after, 0, "{tally:?}");
 }
 
 #[tokio::test]

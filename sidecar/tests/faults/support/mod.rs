@@ -2,6 +2,7 @@
 
 mod backend;
 mod dns;
+mod haproxy;
 mod load;
 mod namespace;
 mod nginx;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Manner};
 pub(crate) use dns::Dns;
+pub(crate) use haproxy::Haproxy;
 pub(crate) use load::{Load, Tally, get};
 pub(crate) use namespace::{Needs, in_a_namespace, run};
 pub(crate) use nginx::Nginx;
