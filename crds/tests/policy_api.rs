@@ -50,6 +50,11 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
             listener("two", "9000", SITE, &format!(", address: {b}"))
         ))
     };
+    let limit = |more: &str| {
+        let limit = format!(", rateLimits: [{{name: a, requests: 1, {more}}}]")
+            .replace("requests: 1, requests", "requests");
+        http(&listener("a", "9000", SITE, &limit))
+    };
     let cases = [
         ("unknown field", format!("{HEAD}spec: {{htp: []}}"), "spec.htp"),
         ("later part", format!("{HEAD}spec: {{tcp: [{{name: db, port: 5432}}]}}"), "spec.tcp"),
@@ -90,6 +95,38 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ),
         ("no total", http(&listener("a", "9000", SITE, ", timeouts: {total: 0s}")), "longer than zero"),
         ("no interval", http(&listener("a", "9000", SITE, ", health: {interval: 0s}")), "longer than zero"),
+        ("bad log", http(&listener("a", "9000", SITE, ", accessLog: {format: json}")), "accessLog.format"),
+        (
+            "no share",
+            http(&listener("a", "9000", SITE, ", tracing: {sampleOneIn: 0}")),
+            "tracing.sampleOneIn",
+        ),
+        ("header limit without header", limit("scope: Header"), "header is for scope Header"),
+        ("header for nothing", limit("header: X-Tenant"), "header is for scope Header"),
+        ("no header", limit("scope: Header, header: 'X Tenant'"), "rateLimits[0].header"),
+        ("no time", limit("per: 0s"), "longer than zero, and at most 24h"),
+        ("too long a time", limit("per: 25h"), "longer than zero, and at most 24h"),
+        ("no requests", limit("requests: 0"), "rateLimits[0].requests"),
+        (
+            "nobody known",
+            http(&listener("a", "9000", SITE, ", authentication: {allow: [{names: [a]}]}")),
+            "clients are known by",
+        ),
+        (
+            "certificates of nobody",
+            http(&listener("a", "9000", SITE, ", authentication: {clientCertificates: true}")),
+            "needs tls.clientCa",
+        ),
+        (
+            "bad key header",
+            http(&listener(
+                "a",
+                "9000",
+                SITE,
+                ", authentication: {apiKeys: {secret: {name: a}, header: 'X: A'}}",
+            )),
+            "apiKeys.header",
+        ),
         ("bad path", http(&listener("a", "9000", SITE, ", health: {path: ready}")), "health.path"),
         (
             "hash without header",
@@ -305,7 +342,9 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     outlierDetection: {{consecutiveErrors: 0, maxEjectionTime: 1h30m}}
     backendLimits: {{maxRequests: 100, maxConnections: 100, maxPending: 10}}
     timeouts: {{connect: 500ms, total: 24h, keepAlive: 0s}}
-  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}]}}
+  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}], accessLog: {{}}, tracing: {{sampleOneIn: 100}},
+      rateLimits: [{{name: all, requests: 100}}, {{name: tenant, scope: Header, header: X-Tenant, requests: 10, per: 1m30s, burst: 5}}],
+      authentication: {{apiKeys: {{secret: {{name: clients}}}}, allow: [{{names: [spark, 'ci-*']}}]}}}}
   - name: secure
     port: 8443
     tls: {{certificateSecret: {{name: web-tls}}, clientCa: {{secret: {{name: clients}}}}}}
@@ -333,6 +372,8 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     assert_eq!(stored.spec.http[1].outlier_detection.consecutive_errors, 5);
     assert_eq!(stored.spec.http[1].health.expected_statuses, ["200".parse().unwrap()]);
     assert!(stored.spec.http[1].health.panic);
+    let log = stored.spec.http[1].access_log.as_ref().unwrap();
+    assert_eq!((log.format, log.sample_one_in.get()), (crds::config::AccessLogFormat::Json, 1));
     assert_eq!(stored.spec.injection.drain_timeout.to_string(), "1m30s");
     let site = stored.spec.http[2].sites[0].tls.as_ref().unwrap();
     assert_eq!(site.ca_secret.as_ref().unwrap().key, "ca.crt");

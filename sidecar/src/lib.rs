@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 pub mod discovery;
 pub mod http;
+pub mod limits;
 pub mod net;
 pub mod probe;
 pub mod runtime;

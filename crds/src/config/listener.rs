@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Backend, BackendLimits, BackendTls, Balance, DownAnswer, HealthCheck, ListenerTls, OutlierDetection,
-    SidekickPaths, Timeouts, TrafficDistribution,
+    AccessLog, Authentication, Backend, BackendLimits, BackendTls, Balance, DownAnswer, HealthCheck,
+    ListenerTls, MAX_RATE_LIMITS, OutlierDetection, RateLimit, SidekickPaths, Timeouts, Tracing,
+    TrafficDistribution,
     balance::{HEADER_PATTERN, is_default},
 };
 use crate::units::{Address, Duration, ListenAddress};
@@ -87,6 +88,23 @@ pub struct HttpListener {
     /// Paths that the listener answers itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sidekick: SidekickPaths,
+
+    /// Writes one line on standard output for each request. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+
+    /// Sees to it that each request belongs to a trace. Without it headers of traces go on as they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
+
+    /// How many requests are let through; a request must be within all limits. Without any, all are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_RATE_LIMITS))]
+    pub rate_limits: Vec<RateLimit>,
+
+    /// Who may send requests. Without it, everyone who can connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<Authentication>,
 }
 
 impl HttpListener {

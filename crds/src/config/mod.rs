@@ -4,14 +4,20 @@
 //! a sidecar reads the newest version that it knows. Fields it does not know are reported and not fatal, so that
 //! sidecars of an older release keep getting edits after the operator was upgraded.
 
+mod authentication;
 mod backend;
 mod balance;
 mod health;
+mod limits;
 mod listener;
+mod observe;
 mod sidekick;
 mod timeouts;
 mod tls;
 
+pub use authentication::{
+    AllowRule, ApiKeys, Authentication, MAX_ALLOW_RULES, MAX_ALLOWED_NAMES, default_api_key_header,
+};
 pub use backend::{
     AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend, WeightedSource,
 };
@@ -20,7 +26,9 @@ pub use balance::{
     BackendLimits, Balance, HEADER_PATTERN, MAX_WEIGHT, OutlierDetection, TrafficDistribution,
 };
 pub use health::{HOST_PATTERN, HealthCheck};
+pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
+pub use observe::{AccessLog, AccessLogFormat, MAX_REDACTED, Tracing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use sidekick::{DownAnswer, SidekickPaths};

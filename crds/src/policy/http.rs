@@ -6,11 +6,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{ListenerTlsSpec, SiteTlsSpec};
+use super::{AuthenticationSpec, ListenerTlsSpec, SiteTlsSpec};
 use crate::{
     config::{
-        BackendLimits, Balance, DnsBackend, DownAnswer, HEADER_PATTERN, HealthCheck, MAX_SITES, MAX_WEIGHT,
-        OutlierDetection, SidekickPaths, Timeouts, TrafficDistribution,
+        AccessLog, BackendLimits, Balance, DnsBackend, DownAnswer, HEADER_PATTERN, HealthCheck,
+        MAX_RATE_LIMITS, MAX_SITES, MAX_WEIGHT, OutlierDetection, RateLimit, SidekickPaths, Timeouts,
+        Tracing, TrafficDistribution,
     },
     schema,
     units::{AddressPattern, Duration, ListenAddress},
@@ -27,6 +28,9 @@ const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 }), json!({
     "rule": "has(self.port) != self.address.startsWith('unix:')",
     "message": "a listener has a port, unless its address is a Unix socket",
+}), json!({
+    "rule": "!has(self.authentication) || !self.authentication.clientCertificates || (has(self.tls) && has(self.tls.clientCa))",
+    "message": "authentication.clientCertificates needs tls.clientCa, which verifies them",
 })]))]
 pub struct HttpListenerSpec {
     /// Names the listener in logs, metrics and errors.
@@ -114,6 +118,26 @@ pub struct HttpListenerSpec {
     /// Paths that the listener answers itself, for applications that know MinIO's sidekick.
     #[serde(default)]
     pub sidekick: SidekickPaths,
+
+    /// Writes one line on standard output for each request. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+
+    /// Sees to it that each request belongs to a trace. Without it headers of traces go on as they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
+
+    /// How many requests are let through; a request must be within all limits. Without any, all are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_RATE_LIMITS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub rate_limits: Vec<RateLimit>,
+
+    /// Who may send requests. Without it, everyone who can connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<AuthenticationSpec>,
 }
 
 /// An ordered group of backends.

@@ -2,12 +2,14 @@
 //!
 //! Whatever schema and CEL can know is refused at `kubectl apply`; what only the cluster can know becomes a condition.
 
+mod authentication;
 mod http;
 mod injection;
 mod secrets;
 mod status;
 mod tls;
 
+pub use authentication::{ApiKeysSecret, ApiKeysSpec, AuthenticationSpec};
 pub use http::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SiteSpec};
 pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;

@@ -19,6 +19,9 @@ impl SidecarPolicySpec {
                 add_pair(&mut keys, tls.certificate_secret.as_ref());
                 add_key(&mut keys, tls.client_ca.as_ref().map(|ca| &ca.secret));
             }
+            if let Some(secret) = listener.authentication.as_ref().and_then(|known| known.api_keys.as_ref()) {
+                keys.entry(&secret.secret.name).or_default().insert(&secret.secret.key);
+            }
             for tls in listener.sites.iter().filter_map(|site| site.tls.as_ref()) {
                 add_key(&mut keys, tls.ca_secret.as_ref());
                 add_pair(&mut keys, tls.client_certificate_secret.as_ref());

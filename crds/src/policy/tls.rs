@@ -10,8 +10,8 @@ use crate::{
     units::DnsName,
 };
 
-const SECRET_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-const KEY_PATTERN: &str = "^[-_A-Za-z0-9][-._A-Za-z0-9]*$";
+pub(super) const SECRET_PATTERN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+pub(super) const KEY_PATTERN: &str = "^[-_A-Za-z0-9][-._A-Za-z0-9]*$";
 
 /// The keys of a Secret of type kubernetes.io/tls.
 pub const TLS_CERTIFICATE: &str = "tls.crt";

@@ -7,11 +7,14 @@ use std::collections::BTreeSet;
 
 use crds::{
     config::{
-        AddressFamily, Backend, BackendSource, DnsBackend, HttpListener, PolicyReference, ServiceBackend,
-        SidecarConfig, Site, UnresolvedBackend, WeightedSource,
+        AddressFamily, ApiKeys, Authentication, Backend, BackendSource, DnsBackend, HttpListener,
+        PolicyReference, ServiceBackend, SidecarConfig, Site, UnresolvedBackend, WeightedSource,
     },
-    names::annotations,
-    policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
+    names::{annotations, secret_file},
+    policy::{
+        ApiKeysSpec, AuthenticationSpec, BackendReference, HttpListenerSpec, ServicePort, ServiceReference,
+        SidecarPolicy,
+    },
 };
 
 use super::{
@@ -94,6 +97,10 @@ impl Resolver<'_> {
             forwarded_headers: listener.forwarded_headers,
             down_answer: listener.down_answer,
             sidekick: listener.sidekick,
+            access_log: listener.access_log.clone(),
+            tracing: listener.tracing.clone(),
+            rate_limits: listener.rate_limits.clone(),
+            authentication: listener.authentication.as_ref().map(authentication),
         }
     }
 
@@ -177,6 +184,19 @@ impl Resolver<'_> {
                 ),
             }),
         }
+    }
+}
+
+/// Keys are read from the file that the webhook mounts their Secret at.
+fn authentication(spec: &AuthenticationSpec) -> Authentication {
+    let keys = |keys: &ApiKeysSpec| ApiKeys {
+        file: secret_file(&keys.secret.name, &keys.secret.key),
+        header: keys.header.clone(),
+    };
+    Authentication {
+        api_keys: spec.api_keys.as_ref().map(keys),
+        client_certificates: spec.client_certificates,
+        allow: spec.allow.clone(),
     }
 }
 

@@ -1,8 +1,8 @@
-//! What is wrong with the files that a good configuration names: certificates, keys and CAs.
+//! What is wrong with the files that a good configuration names: certificates, keys and CAs, and keys of clients.
 
 use super::{Checked, Problem, lines::Lines};
 use crate::{
-    http::ALPN,
+    http::{ALPN, KeyFiles},
     net::tls::{Client, Server, TlsError},
 };
 
@@ -13,6 +13,12 @@ pub fn check(text: &str, config: &Checked) -> Vec<Problem> {
         let path = format!("http[{index}]");
         let server = listener.listener().tls.as_ref().map(|tls| Server::load(tls, ALPN));
         problems.extend(server.and_then(Result::err).map(|error| problem(&path, &error)));
+        let settings = listener.listener().authentication.as_ref();
+        if let Some(keys) = settings.and_then(|settings| settings.api_keys.as_ref())
+            && let Err(error) = KeyFiles::check(&keys.file)
+        {
+            problems.push(told(format!("{path}.authentication.apiKeys.file"), &error));
+        }
         for (index, site) in listener.sites().iter().enumerate() {
             let client = site.tls().map(Client::load);
             let path = format!("{path}.sites[{index}]");
@@ -25,11 +31,15 @@ pub fn check(text: &str, config: &Checked) -> Vec<Problem> {
     problems
 }
 
-/// The message of a [`TlsError`] says what is wrong, then `; `, then the remedy.
 fn problem(path: &str, error: &TlsError) -> Problem {
-    let text = error.to_string();
-    let (message, remedy) = text.rsplit_once("; ").unwrap_or((&text, ""));
     let field = error.field();
     let separator = if field.is_empty() { "" } else { "." };
-    Problem::at(format!("{path}.tls{separator}{field}"), message, remedy)
+    told(format!("{path}.tls{separator}{field}"), error)
+}
+
+/// The messages of these errors say what is wrong, then `; `, then the remedy.
+fn told(path: String, error: &impl ToString) -> Problem {
+    let text = error.to_string();
+    let (message, remedy) = text.rsplit_once("; ").unwrap_or((&text, ""));
+    Problem::at(path, message, remedy)
 }

@@ -12,6 +12,7 @@ mod problem;
 mod rules;
 mod shape;
 pub mod source;
+mod stack;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crds::{
 
 use serde_json::Value;
 
-use super::Problem;
+use super::{Problem, stack};
 
 /// Checks the listeners that could be read; each stands at its place in the file.
 pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> Vec<Problem> {
@@ -41,6 +41,7 @@ pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> V
         timeouts(&listener.timeouts, &path, &mut problems);
         balance(listener, &path, &mut problems);
         outliers(&listener.outlier_detection, &path, &mut problems);
+        stack::check(listener, &path, &mut problems);
         sites(listener, &path, &mut problems);
     }
     problems

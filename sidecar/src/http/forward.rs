@@ -86,6 +86,7 @@ impl Forward<'_> {
                 }
                 return Err(self.refusal());
             };
+            self.client.note.tried(&pool);
             let busy = pool.backend.occupy();
             let mut connection = match self.connection(&pool).await {
                 Ok(connection) => connection,

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Metrics,
+    Gate, KeysError, Metrics,
     metrics::{Counters, ListenerMetrics, ThreadCounters},
     settings::Settings,
     thread::{Phase, Share, Thread, Tls},
@@ -38,6 +38,8 @@ pub enum OpenError {
     Bind { listener: String, address: Address, source: io::Error },
     #[error("listener {listener}: {place}: {source}")]
     Tls { listener: String, place: String, source: TlsError },
+    #[error("listener {listener}: authentication.apiKeys.file: {source}")]
+    Keys { listener: String, source: KeysError },
 }
 
 fn remedy(address: &Address, error: &io::Error) -> &'static str {
@@ -48,6 +50,14 @@ fn remedy(address: &Address, error: &io::Error) -> &'static str {
     }
 }
 
+/// What a listener is opened with beside its configuration.
+#[derive(Clone, Default)]
+pub struct Parts {
+    pub tls: Option<Arc<Server>>,
+    pub gate: Arc<Gate>,
+    pub sites: Vec<SiteInput>,
+}
+
 /// An open listener. Dropping it closes it and all its connections at once; [`Listener::drain`] lets requests finish.
 pub struct Listener {
     address: Address,
@@ -56,6 +66,7 @@ pub struct Listener {
     phase: watch::Sender<Phase>,
     tls: Tls,
     settings: Arc<ArcSwap<Settings>>,
+    gate: watch::Sender<Arc<Gate>>,
     stop: CancellationToken,
     acceptor: AbortOnDropHandle<()>,
     /// Ends when all threads have no connection left.
@@ -66,11 +77,11 @@ impl Listener {
     /// Binds and starts to serve. Must be called within the control runtime, which also runs the checks.
     pub fn open(
         config: &HttpListener,
-        tls: Option<Arc<Server>>,
-        sites: Vec<SiteInput>,
+        parts: Parts,
         workers: &Workers,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
+        let Parts { tls, gate, sites } = parts;
         let failed = |source| OpenError::Bind {
             listener: config.name.clone(),
             address: config.socket_address(),
@@ -80,10 +91,12 @@ impl Listener {
         let address = socket.address().map_err(failed)?;
         let (acceptor, queues) = Acceptor::new(socket, workers).map_err(failed)?;
         let workers = workers.handles();
+        let gate = watch::Sender::new(gate);
         let balancer = Balancer::start(&config.name, config.into(), sites);
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),
             route: balancer.route(),
+            gate: gate.subscribe(),
             threads: workers.iter().map(|_| Arc::<ThreadCounters>::default()).collect(),
         });
         metrics.add(&shown);
@@ -99,6 +112,7 @@ impl Listener {
                 listener: Arc::clone(&name),
                 queue,
                 route: balancer.route(),
+                gate: gate.subscribe(),
                 phase: phase.subscribe(),
                 budget: Arc::clone(&budget),
                 counters: Arc::clone(counters),
@@ -111,7 +125,7 @@ impl Listener {
         let stop = CancellationToken::new();
         let acceptor = AbortOnDropHandle::new(tokio::spawn(acceptor.run(stop.clone())));
         tracing::info!(listener = %name, %address, "listening");
-        Ok(Self { address, balancer, metrics: shown, phase, tls, settings, stop, acceptor, done })
+        Ok(Self { address, balancer, metrics: shown, phase, tls, settings, gate, stop, acceptor, done })
     }
 
     pub fn name(&self) -> &str {
@@ -123,10 +137,12 @@ impl Listener {
         &self.address
     }
 
-    /// Other sites, rules, TLS or settings from now on; name, address and port stay. Backends that stay keep their health and
-    /// counters, and connections what they were opened with.
-    pub fn update(&self, config: &HttpListener, tls: Option<Arc<Server>>, sites: Vec<SiteInput>) {
+    /// Other sites, rules, settings, TLS or another gate from now on; name, address and port stay. Backends that stay keep
+    /// their health and counters, connections the TLS that they were opened with, and requests their gate.
+    pub fn update(&self, config: &HttpListener, parts: Parts) {
+        let Parts { tls, gate, sites } = parts;
         self.tls.store(tls);
+        self.gate.send_replace(gate);
         self.settings.store(Arc::new(config.into()));
         self.balancer.update(config.into(), sites);
     }

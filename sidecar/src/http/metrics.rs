@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::{histogram::Histogram, sidekick_page::Figures};
+use super::{Gate, histogram::Histogram, sidekick_page::Figures};
 use crate::balance::{Backend, Condition, Route};
 
 /// What is counted for each backend.
@@ -45,6 +45,7 @@ pub(super) struct ThreadCounters {
 pub(super) struct ListenerMetrics {
     pub(super) name: String,
     pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
+    pub(super) gate: watch::Receiver<Arc<Gate>>,
     pub(super) threads: Vec<Arc<ThreadCounters>>,
 }
 
@@ -271,8 +272,7 @@ fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Named<'_>]) -
 }
 
 fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let help =
-        "Requests answered by the sidecar itself because no backend could, by class of the status code.";
+    let help = "Requests answered by the sidecar itself because no backend could, or the request may not pass, by class of the status code.";
     let mut family =
         encoder.encode_descriptor("sidecar_http_own_answers", help, None, MetricType::Counter)?;
     for listener in listeners {
@@ -281,6 +281,16 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
                 listener.threads.iter().map(|thread| thread.own[index].load(Ordering::Relaxed)).sum();
             let labels: Labels<'_> = vec![("listener", &listener.name), ("code", class)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+    }
+    let help = "Requests that a rate limit of the listener has refused.";
+    let mut family =
+        encoder.encode_descriptor("sidecar_http_rate_limited", help, None, MetricType::Counter)?;
+    for listener in listeners {
+        let gate = listener.gate.borrow().clone();
+        for (limit, refused) in gate.refused() {
+            let labels: Labels<'_> = vec![("listener", &listener.name), ("limit", limit)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&refused, None)?;
         }
     }
     encode_gauge(
@@ -347,7 +357,8 @@ mod tests {
 
     fn listener(name: &str) -> Arc<ListenerMetrics> {
         let (_, route) = watch::channel(Arc::new(Route::empty()));
-        Arc::new(ListenerMetrics { name: name.to_owned(), route, threads: Vec::new() })
+        let (_, gate) = watch::channel(Arc::default());
+        Arc::new(ListenerMetrics { name: name.to_owned(), route, gate, threads: Vec::new() })
     }
 
     #[test]

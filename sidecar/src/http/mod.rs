@@ -4,6 +4,9 @@
 //! shared between threads are snapshots and counters. A request is never sent twice when that is not safe, and a body cut
 //! short never ends cleanly.
 
+mod access;
+mod admit;
+mod auth;
 mod exchange;
 mod forward;
 mod forwarded;
@@ -19,13 +22,16 @@ mod resume;
 mod settings;
 mod sidekick_page;
 mod thread;
+mod trace;
 mod tries;
 mod verdict;
 
 /// Protocols spoken within TLS, on both sides.
 pub const ALPN: &[&[u8]] = &[b"http/1.1"];
 
-pub use listener::{Listener, OpenError};
+pub use admit::Gate;
+pub use auth::{KeyFiles, KeysError};
+pub use listener::{Listener, OpenError, Parts};
 pub use metrics::Metrics;
 
 pub use crate::balance::SiteInput;

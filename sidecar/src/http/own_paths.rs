@@ -24,6 +24,8 @@ pub(super) struct OwnAnswer {
     pub(super) content_type: &'static str,
     /// Seconds after which to ask again.
     pub(super) retry_after: Option<u32>,
+    /// More fields, each a whole line.
+    pub(super) fields: String,
     pub(super) body: String,
 }
 
@@ -53,7 +55,7 @@ impl OwnPath {
 
 impl OwnAnswer {
     fn ok(content_type: &'static str, body: String) -> Self {
-        Self { status: StatusCode::OK, content_type, retry_after: None, body }
+        Self { status: StatusCode::OK, content_type, retry_after: None, fields: String::new(), body }
     }
 
     /// `live`: some site has a live backend; `reasons`: why none has.
@@ -68,6 +70,7 @@ impl OwnAnswer {
                 status: StatusCode::NOT_FOUND,
                 content_type: TEXT,
                 retry_after: None,
+                fields: String::new(),
                 body: "this listener has made no certificate for itself\n".to_owned(),
             },
             |pem| Self::ok(PEM, pem),
@@ -87,7 +90,13 @@ impl OwnAnswer {
         body.push_str("</Message><Resource>");
         escape(resource, &mut body);
         body.push_str("</Resource></Error>\n");
-        Self { status: StatusCode::BAD_GATEWAY, content_type: XML, retry_after: Some(RETRY_AFTER), body }
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            content_type: XML,
+            retry_after: Some(RETRY_AFTER),
+            fields: String::new(),
+            body,
+        }
     }
 }
 

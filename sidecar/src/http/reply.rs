@@ -1,7 +1,8 @@
 //! Answers of the sidecar itself: plain text that says what is wrong and what to do, or what the listener's own paths say.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc, time::Duration};
 
+use crds::config::RateLimit;
 use http::StatusCode;
 
 use super::{
@@ -29,15 +30,43 @@ pub(super) enum Refusal {
     Failed { listener: String, tries: String },
     #[error("no backend of listener {listener} answered in time\n{tries}")]
     TimedOut { listener: String, tries: String },
+    #[error("these are more requests than the rate limit {} allows: {} in {}, and for the next one wait {wait:?}", .limit.name, .limit.requests, .limit.per)]
+    RateLimited { limit: Arc<RateLimit>, wait: Duration },
+    /// `header` is where a key would be.
+    #[error("this listener lets in clients that it knows: send {}", credentials(.header.as_deref()))]
+    Unauthorized { header: Option<String> },
+    #[error("this listener knows the client, and does not let it in: an allow rule must name it")]
+    Forbidden,
+}
+
+fn credentials(header: Option<&str>) -> String {
+    header.map_or_else(|| "a certificate".to_owned(), |header| format!("a valid key in the header {header}"))
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(bad) => bad.status(),
             Self::NoBackend { .. } | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// One word for the access log.
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "BadRequest",
+            Self::NoBackend { .. } => "NoBackend",
+            Self::Full { .. } => "BackendsFull",
+            Self::Failed { .. } => "BackendsFailed",
+            Self::TimedOut { .. } => "TimedOut",
+            Self::RateLimited { .. } => "RateLimited",
+            Self::Unauthorized { .. } => "Unauthorized",
+            Self::Forbidden => "Forbidden",
         }
     }
 
@@ -58,21 +87,28 @@ impl Refusal {
         let retry_after = match self {
             Self::NoBackend { .. } => Some(RETRY_AFTER),
             Self::Full { .. } => Some(RETRY_SOON),
+            Self::RateLimited { wait, .. } => Some(seconds(*wait)),
             _ => None,
         };
-        OwnAnswer { status: self.status(), content_type: TEXT, retry_after, body }
+        let fields = match self {
+            Self::RateLimited { limit, wait } => limit_fields(limit, seconds(*wait)),
+            Self::Unauthorized { header } => challenge(header.as_deref()),
+            _ => String::new(),
+        };
+        OwnAnswer { status: self.status(), content_type: TEXT, retry_after, fields, body }
     }
 }
 
 /// Writes the whole answer. `connection` is the value of that field, where one is wanted.
 pub(super) fn write(answer: &OwnAnswer, out: &mut Vec<u8>, bodiless: bool, connection: Option<&str>) {
-    let OwnAnswer { status, content_type, retry_after, body } = answer;
+    let OwnAnswer { status, content_type, retry_after, fields, body } = answer;
     let length = body.len();
     // Writing to a Vec cannot fail.
     let _ = write!(out, "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n");
     if let Some(seconds) = retry_after {
         let _ = write!(out, "Retry-After: {seconds}\r\n");
     }
+    out.extend_from_slice(fields.as_bytes());
     if let Some(connection) = connection {
         let _ = write!(out, "Connection: {connection}\r\n");
     }
@@ -80,4 +116,25 @@ pub(super) fn write(answer: &OwnAnswer, out: &mut Vec<u8>, bodiless: bool, conne
     if !bodiless {
         out.extend_from_slice(body.as_bytes());
     }
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10, which count in seconds.
+fn limit_fields(limit: &RateLimit, seconds: u32) -> String {
+    let (name, requests, per) = (&limit.name, limit.requests, limit.per.as_std());
+    let window = if per.subsec_nanos() == 0 { format!(";w={}", per.as_secs()) } else { String::new() };
+    format!("RateLimit-Policy: \"{name}\";q={requests}{window}\r\nRateLimit: \"{name}\";r=0;t={seconds}\r\n")
+}
+
+fn challenge(header: Option<&str>) -> String {
+    let scheme = match header {
+        Some(header) if header.eq_ignore_ascii_case("authorization") => "Bearer",
+        Some(_) => "ApiKey",
+        None => "ClientCertificate",
+    };
+    format!("WWW-Authenticate: {scheme} realm=\"sidecar\"\r\n")
+}
+
+/// Rounded up: who comes too early is refused again.
+fn seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(u32::from(wait.subsec_nanos() > 0))
 }

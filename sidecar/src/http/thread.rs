@@ -19,6 +19,8 @@ use tokio::{
 };
 
 use super::{
+    access::Journal,
+    admit::Gate,
     h1,
     message::{RequestHead, ResponseHead},
     metrics::{Counters, ThreadCounters},
@@ -58,6 +60,7 @@ pub(super) struct Share {
     pub(super) listener: Arc<str>,
     pub(super) queue: mpsc::Receiver<Accepted>,
     pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
+    pub(super) gate: watch::Receiver<Arc<Gate>>,
     /// The listener drops its end to cut everything off.
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) budget: Arc<RetryBudget>,
@@ -74,6 +77,7 @@ pub(super) struct Thread {
     pub(super) budget: Arc<RetryBudget>,
     pub(super) counters: Arc<ThreadCounters>,
     local: RefCell<Rc<Local>>,
+    pub(super) journal: RefCell<Journal>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
     tls: Tls,
@@ -94,6 +98,8 @@ pub(super) struct Scratch {
     pub(super) response: ResponseHead,
     /// Lines that a request gets on its way to a backend.
     pub(super) extra: Vec<u8>,
+    /// Names of the fields that these replace.
+    pub(super) without: Vec<&'static str>,
 }
 
 /// A connection that is told of a drain.
@@ -105,10 +111,11 @@ pub(super) struct Registered {
 /// One request in the count of those that wait.
 struct Waiting<'a>(&'a Cell<usize>);
 
-/// A route, and the pool of each of its backends in the same order.
+/// What requests go by: a route, the pool of each of its backends in the same order, and the gate.
 pub(super) struct Local {
     pub(super) route: Arc<Route<Counters>>,
     pub(super) pools: Vec<Rc<Pool>>,
+    pub(super) gate: Arc<Gate>,
 }
 
 impl Thread {
@@ -118,7 +125,12 @@ impl Thread {
             listener: share.listener,
             budget: share.budget,
             counters: share.counters,
-            local: RefCell::new(Rc::new(Local { route: Arc::new(Route::empty()), pools: Vec::new() })),
+            local: RefCell::new(Rc::new(Local {
+                route: Arc::new(Route::empty()),
+                pools: Vec::new(),
+                gate: share.gate.borrow_and_update().clone(),
+            })),
+            journal: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
             tls: share.tls,
@@ -132,13 +144,17 @@ impl Thread {
         let mut connections = JoinSet::new();
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut accepting, mut following) = (true, true);
+        let (mut accepting, mut following, mut guarding) = (true, true, true);
         while accepting || !connections.is_empty() {
             tokio::select! {
                 biased;
                 changed = share.route.changed(), if following => match changed {
                     Ok(()) => thread.adopt(share.route.borrow_and_update().clone()),
                     Err(_) => following = false,
+                },
+                changed = share.gate.changed(), if guarding => match changed {
+                    Ok(()) => thread.put_up(share.gate.borrow_and_update().clone()),
+                    Err(_) => guarding = false,
                 },
                 changed = share.phase.changed() => match changed {
                     Ok(()) => thread.enter(*share.phase.borrow_and_update()),
@@ -154,11 +170,15 @@ impl Thread {
                 Some(_) = connections.join_next() => {
                     thread.counters.connections.fetch_sub(1, Ordering::Relaxed);
                 }
-                _ = sweep.tick() => thread.sweep(),
+                _ = sweep.tick() => {
+                    thread.sweep();
+                    thread.flush();
+                }
             }
         }
         thread.counters.connections.fetch_sub(connections.len(), Ordering::Relaxed);
         connections.shutdown().await;
+        thread.flush();
         drop(share.done);
     }
 
@@ -196,12 +216,27 @@ impl Thread {
             .iter()
             .map(|backend| old.remove(&backend.id).unwrap_or_else(|| Rc::new(Pool::new(Arc::clone(backend)))))
             .collect();
-        self.local.replace(Rc::new(Local { route, pools }));
+        let gate = Arc::clone(&self.local().gate);
+        self.local.replace(Rc::new(Local { route, pools, gate }));
         for gone in old.values() {
             gone.close();
         }
         if self.local().route.is_live() {
             self.revived.notify_waiters();
+        }
+    }
+
+    /// Takes over a new gate for the requests to come.
+    fn put_up(&self, gate: Arc<Gate>) {
+        self.flush();
+        let Local { route, pools, .. } = &*self.local();
+        self.local.replace(Rc::new(Local { route: Arc::clone(route), pools: pools.clone(), gate }));
+    }
+
+    /// Hands over the lines of the access log.
+    fn flush(&self) {
+        if let Some(access) = self.local().gate.access() {
+            self.journal.borrow_mut().flush(access);
         }
     }
 
@@ -242,7 +277,11 @@ impl Thread {
     }
 
     pub(super) fn random(&self, below: usize) -> usize {
-        self.random.borrow_mut().usize(..below)
+        self.with_random(|random| random.usize(..below))
+    }
+
+    pub(super) fn with_random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.random.borrow_mut())
     }
 }
 

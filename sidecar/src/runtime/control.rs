@@ -19,7 +19,7 @@ use crate::{
     discovery::{Discovery, state::StateDir, state_keys},
     http,
     net::{Workers, tls},
-    telemetry::metrics,
+    telemetry::{lines::Lines, metrics},
 };
 
 /// The sidecar counts as started when every backend set has answered, or this time after its listeners were opened.
@@ -66,6 +66,8 @@ impl Control {
         workers: Workers,
         http_metrics: Arc<http::Metrics>,
         tls: tls::Store,
+        lines: Lines,
+        keys: http::KeyFiles,
         metrics: metrics::Control,
         discovery: Discovery,
         state: Arc<StateDir>,
@@ -75,7 +77,7 @@ impl Control {
         Self {
             admin,
             workers,
-            listeners: Listeners::new(http_metrics, tls),
+            listeners: Listeners::new(http_metrics, tls, lines, keys),
             metrics,
             discovery,
             state,

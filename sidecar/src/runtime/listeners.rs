@@ -12,11 +12,12 @@ use super::plan::{Plan, plan};
 use crate::{
     config::{Checked, CheckedListener},
     discovery::{Backends, Discovery},
-    http::{ALPN, Listener, Metrics, OpenError, SiteInput},
+    http::{ALPN, Gate, KeyFiles, Listener, Metrics, OpenError, Parts, SiteInput},
     net::{
         Workers,
-        tls::{Server, Store, TlsError},
+        tls::{Store, TlsError},
     },
+    telemetry::lines::Lines,
 };
 
 /// Time for a closed socket to free its address.
@@ -27,6 +28,8 @@ pub(super) struct Listeners {
     open: Vec<Open>,
     metrics: Arc<Metrics>,
     tls: Store,
+    lines: Lines,
+    keys: KeyFiles,
     /// Listeners that were removed, while their requests finish.
     draining: JoinSet<()>,
 }
@@ -37,16 +40,9 @@ struct Open {
     parts: Parts,
 }
 
-/// What a listener is opened with.
-#[derive(Clone)]
-struct Parts {
-    tls: Option<Arc<Server>>,
-    sites: Vec<SiteInput>,
-}
-
 impl Listeners {
-    pub(super) fn new(metrics: Arc<Metrics>, tls: Store) -> Self {
-        Self { open: Vec::new(), metrics, tls, draining: JoinSet::new() }
+    pub(super) fn new(metrics: Arc<Metrics>, tls: Store, lines: Lines, keys: KeyFiles) -> Self {
+        Self { open: Vec::new(), metrics, tls, lines, keys, draining: JoinSet::new() }
     }
 
     /// Opens, updates and closes listeners. On an error everything is as it was before.
@@ -92,8 +88,7 @@ impl Listeners {
         for (old, new) in update.iter().chain(&keep).copied() {
             let Some(Open { listener, .. }) = running[old].take() else { continue };
             if update.contains(&(old, new)) {
-                let Parts { tls, sites } = parts[new].clone();
-                listener.update(wanted[new].listener(), tls, sites);
+                listener.update(wanted[new].listener(), parts[new].clone());
                 tracing::info!(listener = wanted[new].name(), "listener updated");
             }
             opened.insert(new, listener);
@@ -149,8 +144,7 @@ impl Listeners {
         parts: &Parts,
         workers: &Workers,
     ) -> Result<Listener, OpenError> {
-        let Parts { tls, sites } = parts.clone();
-        Listener::open(config.listener(), tls, sites, workers, self.metrics.clone())
+        Listener::open(config.listener(), parts.clone(), workers, self.metrics.clone())
     }
 
     /// Reads what TLS needs. A site keeps its backends while its sources stay the same.
@@ -181,7 +175,12 @@ impl Listeners {
                     .map_or_else(|| discovery.subscribe(site.sources()), |(_, backends)| (*backends).clone()),
             });
         }
-        Ok(Parts { tls, sites })
+        let before = self.open.iter().find(|open| open.config.name() == listener.name());
+        let before = before.map(|open| &*open.parts.gate);
+        let gate = Gate::new(listener.listener(), &self.lines, &self.keys, before)
+            .map_err(|source| OpenError::Keys { listener: listener.name().to_owned(), source })?;
+        let gate = Arc::new(gate);
+        Ok(Parts { tls, gate, sites })
     }
 
     /// Opens a listener whose address another one is just giving up.

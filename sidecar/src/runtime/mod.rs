@@ -27,7 +27,7 @@ use crate::{
     discovery::{Discovery, cluster::Cluster, dns::SystemDns, state::StateDir},
     http,
     net::{self, Workers},
-    telemetry,
+    telemetry::{self, lines::Lines},
 };
 
 /// Tasks get this time to end after all connections are closed.
@@ -120,6 +120,9 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let metrics = telemetry::metrics::Control::register(&mut registry);
     let http_metrics = http::Metrics::register(&mut registry);
     let tls = net::tls::Store::register(&mut registry);
+    let keys = http::KeyFiles::default();
+    tasks.spawn(stop.clone().run_until_cancelled_owned(keys.clone().follow()));
+    let lines = Lines::start(io::stdout(), &mut registry).map_err(RuntimeError::Threads)?;
     tasks.spawn(stop.clone().run_until_cancelled_owned(tls.clone().follow()));
     let health = Arc::new(Health::new());
     let endpoints = admin::Endpoints::new(health.clone(), registry);
@@ -144,6 +147,8 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
         workers,
         http_metrics,
         tls,
+        lines.clone(),
+        keys,
         metrics,
         discovery,
         state,
@@ -159,6 +164,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
         () = drained => tracing::info!("stopped"),
         signal = signals.next() => tracing::warn!(signal, "stopped at once by a second signal"),
     }
+    lines.finish(STOP_TIMEOUT).await;
     stop.cancel();
     tasks.close();
     if time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {

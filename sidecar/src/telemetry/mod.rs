@@ -1,5 +1,6 @@
 //! Logs and metrics of the process.
 
+pub mod lines;
 pub mod log;
 pub mod metrics;
 pub mod process;

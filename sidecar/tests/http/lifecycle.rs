@@ -11,7 +11,7 @@ use std::{
 use prometheus_client::registry::Registry;
 use sidecar::{
     balance::BackendSet,
-    http::{Listener, Metrics},
+    http::{Listener, Metrics, Parts},
     net::Workers,
 };
 use tokio::{
@@ -128,7 +128,7 @@ async fn an_address_in_use_names_the_listener_and_the_remedy() {
     let config = listener("minio", taken.local_addr().unwrap().port(), serde_json::json!({}));
     let workers = Workers::start(1).unwrap();
     let metrics = Metrics::register(&mut Registry::default());
-    let error = Listener::open(&config, None, Vec::new(), &workers, metrics).err().unwrap().to_string();
+    let error = Listener::open(&config, Parts::default(), &workers, metrics).err().unwrap().to_string();
     assert!(error.starts_with("listener minio cannot listen on 127.0.0.1:"), "{error}");
     assert!(error.ends_with("choose another port, or stop what uses it"), "{error}");
 }

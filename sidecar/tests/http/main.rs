@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
+mod auth;
 mod balancing;
 mod bodies;
 mod failures;
 mod forwarding;
 mod lifecycle;
+mod limits;
 mod retries;
 mod sidekick;
 mod support;
@@ -14,4 +17,5 @@ mod timeouts;
 mod tls;
 mod tls_files;
 mod tls_rotation;
+mod traces;
 mod unix;

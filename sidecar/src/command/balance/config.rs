@@ -74,6 +74,10 @@ pub(super) fn config(arguments: &Arguments, facts: &Facts) -> Result<SidecarConf
         forwarded_headers: true,
         down_answer: DownAnswer::BackendDown,
         sidekick: SidekickPaths { health: true, certificates: true, metrics: true },
+        access_log: None,
+        tracing: None,
+        rate_limits: Vec::new(),
+        authentication: None,
     };
     Ok(SidecarConfig { http: vec![listener], ..SidecarConfig::default() })
 }

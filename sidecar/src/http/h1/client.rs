@@ -1,6 +1,6 @@
 //! One connection of a client, from its first byte to its end: idle -> head -> forward -> relay -> idle.
 
-use std::{future::poll_fn, io, net::IpAddr, rc::Rc, task::Poll, time::Duration};
+use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Duration};
 
 use crds::config::DownAnswer;
 use socket2::SockRef;
@@ -12,13 +12,14 @@ use tokio::{
 use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
     http::{
+        access::{Entry, Note},
         exchange::Inflight,
         forward::{Call, Unanswered, forward},
         forwarded,
         message::{BadRequest, Edits, Framing, MAX_HEAD, Method, RequestHead, Version},
         own_paths::{OwnAnswer, OwnPath},
         reply::{self, Refusal},
-        settings::{Forwarded, Timeouts},
+        settings::Timeouts,
         sidekick_page,
         thread::{Scratch, Thread},
     },
@@ -49,8 +50,8 @@ pub(in crate::http) struct Client {
     pub(in crate::http) due: Option<Instant>,
     /// An answer has begun and not ended: if the connection ends now, that must not look like the answer's end.
     answering: bool,
-    /// The other side's address, once it was asked for; those of a Unix socket have none.
-    peer: Option<Option<IpAddr>>,
+    /// For the access log.
+    pub(in crate::http) note: Rc<Note>,
     _slot: Slot,
 }
 
@@ -75,6 +76,7 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
             return tracing::debug!(listener = %thread.listener, %error, "a connection could not be served");
         }
     };
+    let note = Note::of(&stream);
     let timeouts = thread.settings().timeouts;
     let mut client = Client {
         wire: Wire::new(stream),
@@ -82,7 +84,7 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
         timeouts,
         due: None,
         answering: false,
-        peer: None,
+        note,
         _slot: slot,
     };
     // A drain wakes all connections, and only idle ones have something to do then.
@@ -133,6 +135,8 @@ impl Client {
             Err(bad) => {
                 tracing::debug!(listener = %thread.listener, %bad, "a request was refused");
                 scratch.request.keep_alive = false;
+                let local = thread.local();
+                let _entry = Entry::begin(thread, local.gate.access(), &self.note, None);
                 self.refuse(thread, &scratch.request, &bad.into(), true).await
             }
         }
@@ -168,22 +172,40 @@ impl Client {
     }
 
     async fn answer(&mut self, thread: &Rc<Thread>, scratch: &mut Scratch) -> Next {
-        let Scratch { request, response, extra } = scratch;
+        let Scratch { request, response, extra, without } = scratch;
+        let (request, local) = (&*request, thread.local());
         let settings = thread.settings();
         self.timeouts = settings.timeouts;
         self.due = settings.timeouts.total.map(|total| Instant::now() + total);
-        if let Some(own) = OwnPath::of(settings.sidekick, request.method, request.path()) {
-            let unread = request.framing != Framing::None;
-            return self.reply(thread, request, &own_answer(thread, own), unread).await;
-        }
-        let edits = match settings.forwarded {
-            Some(forwarded) => self.forwarded(forwarded, request, extra),
-            None => Edits::default(),
-        };
+        let mut entry = Entry::begin(thread, local.gate.access(), &self.note, Some(request));
         let mut upload = Upload::new(request);
+        let peer = &self.note.peer;
+        let admitted = thread.with_random(|random| local.gate.admit(request, peer, entry.started(), random));
+        let trace = match admitted {
+            Ok(admitted) => admitted.trace,
+            Err(refusal) => {
+                entry.ends(false);
+                return self.refuse(thread, request, &refusal, !upload.is_read()).await;
+            }
+        };
+        entry.belongs_to(trace);
+        if let Some(own) = OwnPath::of(settings.sidekick, request.method, request.path()) {
+            entry.ends(false);
+            return self.reply(thread, request, &own_answer(thread, own), !upload.is_read()).await;
+        }
+        extra.clear();
+        without.clear();
+        if let Some(trace) = trace {
+            trace.tell(without, extra);
+        }
+        let client = peer.address.map(|address| address.ip());
+        if let Some(client) = settings.forwarded.and_then(|known| forwarded::client(client, known.own)) {
+            without.extend_from_slice(forwarded::REPLACED);
+            forwarded::write(extra, &request.fields, request.host(), client);
+        }
         let inflight = Inflight::start(thread);
-        let call = Call { request, edits, resumes: None };
-        match forward(thread, self, &mut upload, call, response).await {
+        let call = Call { request, edits: Edits { without, extra }, resumes: None };
+        let next = match forward(thread, self, &mut upload, call, response).await {
             Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, call, response).await,
             Err(Unanswered::Gone) => Next::Gone,
             Err(Unanswered::Refused(refusal)) => {
@@ -192,25 +214,9 @@ impl Client {
                 let close = !upload.is_read();
                 self.refuse(thread, request, &refusal, close).await
             }
-        }
-    }
-
-    /// What a backend is told of this client.
-    fn forwarded<'a>(
-        &mut self,
-        settings: Forwarded,
-        request: &RequestHead,
-        extra: &'a mut Vec<u8>,
-    ) -> Edits<'a> {
-        extra.clear();
-        let peer = *self.peer.get_or_insert_with(|| self.wire.stream.peer_address().map(|peer| peer.ip()));
-        match forwarded::client(peer, settings.own) {
-            Some(client) => {
-                forwarded::write(extra, &request.fields, request.host(), client);
-                Edits { without: forwarded::REPLACED, extra }
-            }
-            None => Edits::default(),
-        }
+        };
+        entry.ends(matches!(next, Next::Gone));
+        next
     }
 
     /// Answers that no backend could, or that the request is none.
@@ -225,6 +231,7 @@ impl Client {
         let answer =
             refusal.answer(down.then(|| request.path().split(|byte| *byte == b'?').next()).flatten());
         thread.counters.answered(answer.status);
+        self.note.caused_by(refusal.cause());
         self.reply(thread, request, &answer, unread).await
     }
 
@@ -242,6 +249,7 @@ impl Client {
             (false, Version::Http10) => Some("keep-alive"),
             (false, Version::Http11) => None,
         };
+        self.note.answered(answer.status.as_u16());
         reply::write(answer, self.wire.output.bytes(), request.method == Method::Head, connection);
         self.alarm.set_after(LINGER);
         let sent = poll_fn(|context| {

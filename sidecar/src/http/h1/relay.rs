@@ -42,6 +42,7 @@ pub(super) async fn relay(
 ) -> Next {
     let request = call.request;
     exchange.answered(response.status);
+    client.note.answered(response.status);
     let framing = framing_for(request, response.framing);
     let recode = match (response.framing, framing) {
         (from, to) if from == to => Recode::Keep,
@@ -63,6 +64,7 @@ pub(super) async fn relay(
     client.answering(true);
     let received = receive(client, &mut upload, &mut download, &mut exchange).await;
     exchange.count(&upload, download.received());
+    client.note.moved(upload.bytes(), download.received());
     match received {
         Ok(()) => {}
         Err(PumpError::Sink(_)) => return Next::Gone,
@@ -73,7 +75,10 @@ pub(super) async fn relay(
         Err(error) => {
             broke_off(&exchange, &error);
             let resumed = resume(thread, client, &mut upload, &download, exchange, call, response).await;
-            let Some(resumed) = resumed else { return Next::Abort };
+            let Some(resumed) = resumed else {
+                client.note.caused_by("BackendBroke");
+                return Next::Abort;
+            };
             (exchange, download) = resumed;
         }
     }
@@ -130,6 +135,7 @@ async fn resume(
         let mut rest = Pump::new(response.framing, Recode::Keep);
         let ended = receive(client, upload, &mut rest, &mut exchange).await;
         exchange.count(upload, rest.received());
+        client.note.moved(upload.bytes(), rest.received());
         match ended {
             Ok(()) => return Some((exchange, rest)),
             Err(PumpError::Sink(_) | PumpError::Overdue(_)) => return None,
@@ -226,7 +232,9 @@ async fn tunnel(client: &mut Client, mut exchange: Exchange) -> Next {
         backend.poll_send(context, &[]).map_ok(drop)
     });
     let copied = match begun.await {
-        Ok(()) => copy_bidirectional(&mut client.wire.stream, &mut backend.stream).await.map(drop),
+        Ok(()) => copy_bidirectional(&mut client.wire.stream, &mut backend.stream)
+            .await
+            .map(|(received, sent)| client.note.moved(received, sent)),
         Err(error) => Err(error),
     };
     if let Err(error) = copied {

@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+mod output;
 pub(crate) mod tls;
 mod wire;
 
@@ -13,11 +14,14 @@ use crds::{
     config::HttpListener,
     units::{Address, ListenAddress},
 };
+pub(crate) use output::Output;
 use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
-    http::{Listener, Metrics},
+    http::{Gate, KeyFiles, Listener, Metrics, Parts},
     net::Workers,
+    telemetry::lines::Lines,
 };
 use tokio::sync::watch;
 pub(crate) use wire::Message;
@@ -45,7 +49,12 @@ pub(crate) struct Sidecar {
     pub(crate) listener: Listener,
     pub(crate) registry: Registry,
     pub(crate) sites: Vec<Site>,
+    /// The access log.
+    pub(crate) output: Output,
     config: HttpListener,
+    parts: Parts,
+    lines: Lines,
+    pub(crate) keys: KeyFiles,
     workers: Workers,
 }
 
@@ -80,9 +89,8 @@ impl Site {
 }
 
 /// A configuration on the loopback. Its backends are checked at the start and then hardly ever.
-pub(crate) fn listener(name: &str, port: u16, fields: serde_json::Value) -> HttpListener {
-    let mut config =
-        serde_json::json!({"name": name, "port": port, "sites": [], "health": {"interval": "1h"}});
+pub(crate) fn listener(name: &str, port: u16, fields: Value) -> HttpListener {
+    let mut config = json!({"name": name, "port": port, "sites": [], "health": {"interval": "1h"}});
     config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     serde_json::from_value(config).unwrap()
 }
@@ -103,27 +111,38 @@ impl Sidecar {
 
     /// Backends are checked only at the start, so that tests see what requests alone bring about.
     pub(crate) fn with_sites(sites: Vec<Site>) -> Self {
-        Self::with_config(serde_json::json!({}), sites)
+        Self::with_config(json!({}), sites)
     }
 
     /// A listener with these fields of its configuration besides.
-    pub(crate) fn with_config(fields: serde_json::Value, sites: Vec<Site>) -> Self {
+    pub(crate) fn with_config(fields: Value, sites: Vec<Site>) -> Self {
         Self::start_with(listener("test", 0, fields), None, sites)
     }
 
     /// The same on an address, and within TLS.
     pub(crate) fn open(address: ListenAddress, server: Option<Arc<tls::Server>>, sites: Vec<Site>) -> Self {
-        let config = HttpListener { address, ..listener("test", 0, serde_json::json!({})) };
+        let config = HttpListener { address, ..listener("test", 0, json!({})) };
         Self::start_with(config, server, sites)
     }
 
-    fn start_with(config: HttpListener, server: Option<Arc<tls::Server>>, sites: Vec<Site>) -> Self {
+    pub(crate) fn start_with(
+        config: HttpListener,
+        server: Option<Arc<tls::Server>>,
+        sites: Vec<Site>,
+    ) -> Self {
         let workers = Workers::start(2).unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let inputs = sites.iter().map(Site::input).collect();
-        let listener = Listener::open(&config, server, inputs, &workers, metrics).unwrap();
-        Self { listener, registry, sites, config, workers }
+        let output = Output::default();
+        let lines = Lines::start(output.clone(), &mut registry).unwrap();
+        let keys = KeyFiles::default();
+        let parts = Parts {
+            tls: server,
+            gate: Arc::new(Gate::new(&config, &lines, &keys, None).unwrap()),
+            sites: sites.iter().map(Site::input).collect(),
+        };
+        let listener = Listener::open(&config, parts.clone(), &workers, metrics).unwrap();
+        Self { listener, registry, sites, output, config, parts, lines, keys, workers }
     }
 
     /// Waits until each backend of the sets has had its first check. Requests on new connections go by that.
@@ -149,7 +168,14 @@ impl Sidecar {
     /// The same sites under another configuration.
     pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut HttpListener)) {
         change(&mut self.config);
-        self.listener.update(&self.config, None, self.sites.iter().map(Site::input).collect());
+        let gate = Gate::new(&self.config, &self.lines, &self.keys, Some(&self.parts.gate)).unwrap();
+        self.parts.gate = Arc::new(gate);
+        self.listener.update(&self.config, self.parts.clone());
+    }
+
+    /// The same sites, and these fields of the configuration.
+    pub(crate) fn take(&mut self, fields: Value) {
+        self.reconfigure(|config| *config = listener("test", 0, fields));
     }
 
     /// The listener, and what must live as long as it.
@@ -157,14 +183,21 @@ impl Sidecar {
         (self.listener, self.workers)
     }
 
+    /// The same with the access log, whose last lines come when the listener has drained.
+    pub(crate) fn into_logged(self) -> (Listener, Output, Workers) {
+        (self.listener, self.output, self.workers)
+    }
+
     /// New connections begin with this from now on.
     pub(crate) fn update_tls(&mut self, server: Option<Arc<tls::Server>>) {
-        self.listener.update(&self.config, server, self.sites.iter().map(Site::input).collect());
+        self.parts.tls = server;
+        self.listener.update(&self.config, self.parts.clone());
     }
 
     /// Replaces the sites.
     pub(crate) fn update(&mut self, sites: Vec<Site>) {
-        self.listener.update(&self.config, None, sites.iter().map(Site::input).collect());
+        self.parts.sites = sites.iter().map(Site::input).collect();
+        self.listener.update(&self.config, self.parts.clone());
         self.sites = sites;
     }
 

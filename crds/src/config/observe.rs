@@ -1,0 +1,59 @@
+//! What a listener tells of its requests: the access log, and traces.
+
+use std::num::NonZeroU32;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Names of query parameters that one listener may add to those that are never written.
+pub const MAX_REDACTED: u32 = 16;
+
+/// One line on standard output for each request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessLog {
+    /// How a line looks: Json is one object, Text is `name=value` with spaces between. Both have the same fields.
+    pub format: AccessLogFormat,
+
+    /// Of this many requests one is written, chosen at random. Requests that came to nothing, and those answered with 500 or
+    /// more or by the sidecar itself, are always written.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub sample_one_in: NonZeroU32,
+
+    /// Names of query parameters whose values are secret, in any case, beside those that are known to be: signatures,
+    /// credentials, tokens, keys and passwords.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_REDACTED), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub redact: Vec<String>,
+}
+
+/// How a line of the access log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum AccessLogFormat {
+    #[default]
+    Json,
+    Text,
+}
+
+/// W3C Trace Context: a valid `traceparent` goes on as it came, with its `tracestate`; a request without one gets one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tracing {
+    /// Of this many requests that come without a trace, one is marked as sampled, chosen at random. A trace that a client
+    /// began keeps its mark.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub sample_one_in: NonZeroU32,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { format: AccessLogFormat::default(), sample_one_in: NonZeroU32::MIN, redact: Vec::new() }
+    }
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { sample_one_in: NonZeroU32::MIN }
+    }
+}

@@ -1,0 +1,289 @@
+//! The access log: what is noted of a request while it is under way -> one line when it has ended, however it ends -> a
+//! batch of its thread -> [`Lines`].
+//!
+//! Secrets never come this far: of a head only method, host, path and user agent are read, and of the path's query the
+//! values of secret parameters are left out.
+
+mod line;
+mod redact;
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    mem,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crds::config::{AccessLog, AccessLogFormat};
+use jiff::Timestamp;
+
+use self::{line::Facts, redact::Redact};
+use super::{message::RequestHead, pool::Pool, thread::Thread, trace::Trace};
+use crate::{
+    net::{Stream, tls::Identity},
+    telemetry::lines::{Batch, Lines},
+};
+
+/// A batch of this size goes to the writer; a smaller one when the thread looks around, once a second.
+const FULL: usize = 16 * 1024;
+
+/// A listener's settings of its access log, ready for use.
+#[derive(Debug)]
+pub(super) struct Access {
+    format: AccessLogFormat,
+    one_in: usize,
+    redact: Redact,
+    lines: Lines,
+}
+
+/// Who is on the other side of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// Those who connect to a Unix socket have none.
+    pub(super) address: Option<SocketAddr>,
+    /// Of the client's certificate, which the handshake has verified.
+    pub(super) identity: Option<Identity>,
+    shown: OnceCell<String>,
+}
+
+/// What a connection's request has come to so far.
+#[derive(Default)]
+pub(super) struct Note {
+    pub(super) peer: Peer,
+    pool: RefCell<Option<Rc<Pool>>>,
+    tries: Cell<u32>,
+    status: Cell<Option<u16>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    cause: Cell<Option<&'static str>>,
+}
+
+/// One request in the log: its line is written when this is dropped.
+pub(super) struct Entry<'a> {
+    thread: &'a Thread,
+    access: Option<&'a Access>,
+    /// None for one that could not be read.
+    request: Option<&'a RequestHead>,
+    note: Rc<Note>,
+    trace: Option<Trace>,
+    started: Instant,
+    ended: bool,
+}
+
+/// The lines of one listener on one thread that wait for the writer.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    batch: Batch,
+    clock: Clock,
+}
+
+/// The time as text, of which only the end changes within a second.
+#[derive(Debug, Default)]
+struct Clock {
+    second: i64,
+    text: Vec<u8>,
+}
+
+impl Access {
+    pub(super) fn new(settings: &AccessLog, lines: &Lines) -> Self {
+        Self {
+            format: settings.format,
+            one_in: settings.sample_one_in.get() as usize,
+            redact: Redact::new(&settings.redact),
+            lines: lines.clone(),
+        }
+    }
+}
+
+impl Peer {
+    fn of(stream: &Stream) -> Self {
+        Self { address: stream.peer_address(), identity: stream.peer_identity(), shown: OnceCell::new() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn known_as(identity: Option<Identity>) -> Self {
+        Self { identity, ..Self::default() }
+    }
+
+    fn shown(&self) -> Option<&str> {
+        self.address.map(|address| self.shown.get_or_init(|| address.to_string()).as_str())
+    }
+}
+
+impl Note {
+    pub(super) fn of(stream: &Stream) -> Rc<Self> {
+        Rc::new(Self { peer: Peer::of(stream), ..Self::default() })
+    }
+
+    fn clear(&self) {
+        self.pool.take();
+        self.tries.set(0);
+        self.status.set(None);
+        self.received.set(0);
+        self.sent.set(0);
+        self.cause.set(None);
+    }
+
+    /// A backend was picked.
+    pub(super) fn tried(&self, pool: &Rc<Pool>) {
+        self.tries.set(self.tries.get() + 1);
+        self.pool.replace(Some(Rc::clone(pool)));
+    }
+
+    /// An answer has begun.
+    pub(super) fn answered(&self, status: u16) {
+        self.status.set(Some(status));
+    }
+
+    /// Bytes of the request's body so far, and of another part of the answer's.
+    pub(super) fn moved(&self, received: u64, sent: u64) {
+        self.received.set(received);
+        self.sent.set(self.sent.get() + sent);
+    }
+
+    /// Why there is no answer of a backend, or not all of it. The first cause counts.
+    pub(super) fn caused_by(&self, cause: &'static str) {
+        self.cause.set(self.cause.get().or(Some(cause)));
+    }
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn begin(
+        thread: &'a Thread,
+        access: Option<&'a Access>,
+        note: &Rc<Note>,
+        request: Option<&'a RequestHead>,
+    ) -> Self {
+        note.clear();
+        Self {
+            thread,
+            access,
+            request,
+            note: Rc::clone(note),
+            trace: None,
+            started: Instant::now(),
+            ended: false,
+        }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn belongs_to(&mut self, trace: Option<Trace>) {
+        self.trace = trace;
+    }
+
+    /// The request has ended, perhaps because the client has `gone`.
+    pub(super) fn ends(&mut self, gone: bool) {
+        self.ended = true;
+        // A tunnel ends as it ends.
+        if gone && self.note.status.get() != Some(101) {
+            self.note.caused_by("ClientGone");
+        }
+    }
+
+    /// Whether it is worth a line, whatever share of the requests is.
+    fn is_notable(&self) -> bool {
+        self.note.cause.get().is_some() || self.note.status.get().is_none_or(|status| status >= 500)
+    }
+
+    fn write(&self, access: &Access, journal: &mut Journal) {
+        let duration = self.started.elapsed();
+        let pool = self.note.pool.borrow();
+        let backend = pool.as_ref().map(|pool| &pool.backend);
+        let fields = self.request.map(|request| &request.fields);
+        let facts = Facts {
+            time: journal.clock.show(SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH)),
+            listener: &self.thread.listener,
+            client: self.note.peer.shown(),
+            method: self.request.map(RequestHead::method),
+            host: self.request.map(RequestHead::host).filter(|host| !host.is_empty()),
+            path: self.request.map(RequestHead::path),
+            status: self.note.status.get(),
+            received: self.note.received.get(),
+            sent: self.note.sent.get(),
+            duration,
+            site: backend.map(|backend| &*backend.site),
+            backend: backend.map(|backend| &backend.address),
+            tries: self.note.tries.get(),
+            trace: self.trace.as_ref().map(Trace::id),
+            user_agent: fields.and_then(|fields| fields.get("user-agent")),
+            cause: self.note.cause.get(),
+        };
+        line::write(&mut journal.batch.bytes, access.format, &access.redact, &facts);
+        journal.batch.lines += 1;
+        if journal.batch.bytes.len() >= FULL {
+            journal.flush(access);
+        }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.note.caused_by("CutOff");
+        }
+        if let Some(access) = self.access
+            && (access.one_in == 1 || self.is_notable() || self.thread.random(access.one_in) == 0)
+        {
+            self.write(access, &mut self.thread.journal.borrow_mut());
+        }
+        // A backend that has gone is not held by an idle connection.
+        self.note.pool.take();
+    }
+}
+
+impl Journal {
+    /// Hands over what there is.
+    pub(super) fn flush(&mut self, access: &Access) {
+        if self.batch.lines > 0 {
+            let bytes = Vec::with_capacity(self.batch.bytes.len().next_power_of_two());
+            access.lines.offer(mem::replace(&mut self.batch, Batch { bytes, lines: 0 }));
+        }
+    }
+}
+
+impl Clock {
+    /// RFC 3339 in UTC, with milliseconds.
+    fn show(&mut self, time: SystemTime) -> &[u8] {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let second = i64::try_from(since.as_secs()).unwrap_or_default();
+        if self.text.is_empty() || second != self.second {
+            self.second = second;
+            let text = Timestamp::from_second(second).unwrap_or_default().to_string();
+            self.text.clear();
+            self.text.extend_from_slice(text.trim_end_matches('Z').as_bytes());
+            self.text.extend_from_slice(b".000Z");
+        }
+        let end = self.text.len();
+        let digit = |value: u32| b'0' + (value % 10) as u8;
+        let millis = since.subsec_millis();
+        self.text[end - 4..end - 1].copy_from_slice(&[
+            digit(millis / 100),
+            digit(millis / 10),
+            digit(millis),
+        ]);
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_to_the_millisecond() {
+        let mut clock = Clock::default();
+        for (millis, expected) in [
+            (1_795_325_400_007, "2026-11-22T05:30:00.007Z"),
+            (1_795_325_400_999, "2026-11-22T05:30:00.999Z"),
+            (1_795_325_401_000, "2026-11-22T05:30:01.000Z"),
+            (1_795_325_400_120, "2026-11-22T05:30:00.120Z"),
+        ] {
+            let shown = clock.show(UNIX_EPOCH + Duration::from_millis(millis)).to_vec();
+            assert_eq!(String::from_utf8(shown).unwrap(), expected);
+        }
+    }
+}

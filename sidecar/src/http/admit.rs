@@ -1,0 +1,144 @@
+//! What a listener asks of a request before it goes to a backend, and what it adds to it: one snapshot, which a new
+//! configuration replaces for the requests that come after it.
+//!
+//! limits -> authentication -> trace. What a limit has counted stays for as long as its settings do.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use crds::config::{self, HttpListener, RateLimitScope, Tracing};
+
+use super::{
+    access::{Access, Peer},
+    auth::{Authenticator, KeyFiles, KeysError},
+    message::RequestHead,
+    reply::Refusal,
+    trace::Trace,
+};
+use crate::{limits::RateLimit, telemetry::lines::Lines};
+
+/// A listener's standard stack.
+#[derive(Debug, Default)]
+pub struct Gate {
+    access: Option<Access>,
+    tracing: Option<Tracing>,
+    limits: Vec<Limit>,
+    authenticator: Option<Authenticator>,
+}
+
+/// A request that may go on.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) trace: Option<Trace>,
+}
+
+/// One limit on requests.
+#[derive(Debug, Clone)]
+struct Limit {
+    settings: Arc<config::RateLimit>,
+    rate: Arc<RateLimit>,
+}
+
+impl Gate {
+    /// Reads the keys of clients. `before` is the gate that this one replaces.
+    pub fn new(
+        config: &HttpListener,
+        lines: &Lines,
+        keys: &KeyFiles,
+        before: Option<&Self>,
+    ) -> Result<Self, KeysError> {
+        let limit = |settings: &config::RateLimit| {
+            let kept = before.and_then(|gate| gate.limits.iter().find(|limit| *limit.settings == *settings));
+            kept.cloned().unwrap_or_else(|| Limit::new(settings))
+        };
+        let authenticator = config.authentication.as_ref();
+        Ok(Self {
+            access: config.access_log.as_ref().map(|settings| Access::new(settings, lines)),
+            tracing: config.tracing.clone(),
+            limits: config.rate_limits.iter().map(limit).collect(),
+            authenticator: authenticator.map(|settings| Authenticator::new(settings, keys)).transpose()?,
+        })
+    }
+
+    pub(super) fn access(&self) -> Option<&Access> {
+        self.access.as_ref()
+    }
+
+    /// Each limit with the requests that it has refused.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.limits.iter().map(|limit| (limit.settings.name.as_str(), limit.rate.refused()))
+    }
+
+    pub(super) fn admit(
+        &self,
+        request: &RequestHead,
+        peer: &Peer,
+        now: Instant,
+        random: &mut fastrand::Rng,
+    ) -> Result<Admitted, Refusal> {
+        for limit in &self.limits {
+            limit.check(request, peer, now)?;
+        }
+        if let Some(authenticator) = &self.authenticator {
+            authenticator.check(request, peer)?;
+        }
+        let trace = self
+            .tracing
+            .as_ref()
+            .map(|tracing| Trace::of(&request.fields, tracing.sample_one_in.get() as usize, random));
+        Ok(Admitted { trace })
+    }
+}
+
+impl Limit {
+    fn new(settings: &config::RateLimit) -> Self {
+        let keyed = settings.scope != RateLimitScope::Listener;
+        let burst = settings.burst.unwrap_or(settings.requests);
+        let rate = RateLimit::new(settings.requests, settings.per.as_std(), burst, keyed, Instant::now());
+        Self { settings: Arc::new(settings.clone()), rate: Arc::new(rate) }
+    }
+
+    fn check(&self, request: &RequestHead, peer: &Peer, now: Instant) -> Result<(), Refusal> {
+        let checked = match (self.settings.scope, &self.settings.header) {
+            (RateLimitScope::Client, _) => {
+                let (address, length) = peer.address.map_or(([0; 16], 0), |address| network(address.ip()));
+                self.rate.check(&address[..length], now)
+            }
+            (RateLimitScope::Header, Some(name)) => {
+                self.rate.check(request.fields.get(name).unwrap_or_default(), now)
+            }
+            (RateLimitScope::Listener | RateLimitScope::Header, _) => self.rate.check(&[], now),
+        };
+        checked.map_err(|exceeded| Refusal::RateLimited {
+            limit: Arc::clone(&self.settings),
+            wait: exceeded.wait,
+        })
+    }
+}
+
+/// What counts as one client, and its length: an address, or of IPv6 the network that its owner chooses addresses from.
+fn network(ip: IpAddr) -> ([u8; 16], usize) {
+    let mut bytes = [0; 16];
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            bytes[..4].copy_from_slice(&ip.octets());
+            (bytes, 4)
+        }
+        IpAddr::V6(ip) => {
+            bytes[..8].copy_from_slice(&ip.octets()[..8]);
+            (bytes, 8)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_an_address_or_a_network_of_ipv6() {
+        let same = |a: &str, b: &str| network(a.parse().unwrap()) == network(b.parse().unwrap());
+        assert!(same("10.0.0.1", "10.0.0.1") && same("10.0.0.1", "::ffff:10.0.0.1"));
+        assert!(!same("10.0.0.1", "10.0.0.2"));
+        assert!(same("fd00:0:0:1::1", "fd00:0:0:1:ffff::2") && !same("fd00:0:0:1::1", "fd00:0:0:2::1"));
+    }
+}
