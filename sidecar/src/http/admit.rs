@@ -14,7 +14,10 @@ use super::{
     reply::Refusal,
     trace::Trace,
 };
-use crate::{limits::RateLimit, telemetry::lines::Lines};
+use crate::{
+    limits::{Exceeded, RateLimit},
+    telemetry::lines::Lines,
+};
 
 /// A listener's standard stack.
 #[derive(Debug, Default)]
@@ -75,8 +78,14 @@ impl Gate {
         now: Instant,
         random: &mut fastrand::Rng,
     ) -> Result<Admitted, Refusal> {
+        // A request that one limit refuses is not counted by the others: who goes beyond his own takes nothing from all.
+        if self.limits.len() > 1 {
+            for limit in &self.limits {
+                limit.ask(RateLimit::look, request, peer, now)?;
+            }
+        }
         for limit in &self.limits {
-            limit.check(request, peer, now)?;
+            limit.ask(RateLimit::take, request, peer, now)?;
         }
         if let Some(authenticator) = &self.authenticator {
             authenticator.check(request, peer)?;
@@ -97,18 +106,24 @@ impl Limit {
         Self { settings: Arc::new(settings.clone()), rate: Arc::new(rate) }
     }
 
-    fn check(&self, request: &RequestHead, peer: &Peer, now: Instant) -> Result<(), Refusal> {
-        let checked = match (self.settings.scope, &self.settings.header) {
+    fn ask(
+        &self,
+        question: fn(&RateLimit, &[u8], Instant) -> Result<(), Exceeded>,
+        request: &RequestHead,
+        peer: &Peer,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let answer = match (self.settings.scope, &self.settings.header) {
             (RateLimitScope::Client, _) => {
                 let (address, length) = peer.address.map_or(([0; 16], 0), |address| network(address.ip()));
-                self.rate.check(&address[..length], now)
+                question(&self.rate, &address[..length], now)
             }
             (RateLimitScope::Header, Some(name)) => {
-                self.rate.check(request.fields.get(name).unwrap_or_default(), now)
+                question(&self.rate, request.fields.get(name).unwrap_or_default(), now)
             }
-            (RateLimitScope::Listener | RateLimitScope::Header, _) => self.rate.check(&[], now),
+            (RateLimitScope::Listener | RateLimitScope::Header, _) => question(&self.rate, &[], now),
         };
-        checked.map_err(|exceeded| Refusal::RateLimited {
+        answer.map_err(|exceeded| Refusal::RateLimited {
             limit: Arc::clone(&self.settings),
             wait: exceeded.wait,
         })

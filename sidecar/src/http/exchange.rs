@@ -31,9 +31,10 @@ pub(super) struct Exchange {
 }
 
 impl Inflight {
-    pub(super) fn start(thread: &Rc<Thread>) -> Self {
+    /// `started`: when its head had been read.
+    pub(super) fn start(thread: &Rc<Thread>, started: Instant) -> Self {
         thread.counters.requests.fetch_add(1, Ordering::Relaxed);
-        Self { thread: Rc::clone(thread), started: Instant::now() }
+        Self { thread: Rc::clone(thread), started }
     }
 
     /// The answer is complete.

@@ -44,7 +44,8 @@ impl RateLimit {
         keyed: bool,
         start: Instant,
     ) -> Self {
-        let interval = nanoseconds(period) / u64::from(requests.get());
+        // Rounded up: no more than was asked for, however long it goes on.
+        let interval = nanoseconds(period).div_ceil(u64::from(requests.get()));
         Self {
             interval,
             ahead: interval.saturating_mul(u64::from(burst.get() - 1)),
@@ -56,22 +57,36 @@ impl RateLimit {
     }
 
     /// Counts one request of this key.
-    pub fn check(&self, key: &[u8], now: Instant) -> Result<(), Exceeded> {
-        // One more than the time, since 0 stands for a key that is new.
-        let now = nanoseconds(now.saturating_duration_since(self.start)).saturating_add(1);
-        let decide = |full: u64| {
-            let full = full.max(now);
-            let wait = (full - now).saturating_sub(self.ahead);
-            if wait == 0 {
-                Ok(full.saturating_add(self.interval))
-            } else {
-                Err(Exceeded { wait: Duration::from_nanos(wait) })
-            }
-        };
-        // Hashes are of this process alone, so that nobody can choose keys that share a place.
-        self.table.replace(self.hasher.hash_one(key), decide).inspect_err(|_| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        })
+    pub fn take(&self, key: &[u8], now: Instant) -> Result<(), Exceeded> {
+        let now = self.time(now);
+        let decide = |full| self.wait(full, now).map(|()| full.max(now).saturating_add(self.interval));
+        self.table.replace(self.hash(key), decide).inspect_err(|_| self.refuse())
+    }
+
+    /// Whether a request of this key would be let through now; counted is only one that would not be.
+    pub fn look(&self, key: &[u8], now: Instant) -> Result<(), Exceeded> {
+        self.wait(self.table.state(self.hash(key)), self.time(now)).inspect_err(|_| self.refuse())
+    }
+
+    /// One more than the nanoseconds since the start, since 0 stands for a key that is new.
+    fn time(&self, now: Instant) -> u64 {
+        nanoseconds(now.saturating_duration_since(self.start)).saturating_add(1)
+    }
+
+    /// Hashes are of this process alone, so that nobody can choose keys that share a place.
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn wait(&self, full: u64, now: u64) -> Result<(), Exceeded> {
+        match full.saturating_sub(now).saturating_sub(self.ahead) {
+            0 => Ok(()),
+            wait => Err(Exceeded { wait: Duration::from_nanos(wait) }),
+        }
+    }
+
+    fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Requests that were too many.
@@ -102,18 +117,18 @@ mod tests {
         let after = |millis| start + Duration::from_millis(millis);
         let wait = |millis| Err(Exceeded { wait: Duration::from_millis(millis) });
         for key in [b"a", b"b"] {
-            assert!((0..3).all(|_| limit.check(key, start).is_ok()));
-            assert_eq!(limit.check(key, start), wait(100));
+            assert!((0..3).all(|_| limit.take(key, start).is_ok()));
+            assert_eq!(limit.take(key, start), wait(100));
         }
-        assert_eq!(limit.check(b"a", after(60)), wait(40));
-        assert_eq!(limit.check(b"a", after(100)), Ok(()));
-        assert_eq!(limit.check(b"a", after(100)), wait(100));
+        assert_eq!(limit.take(b"a", after(60)), wait(40));
+        assert_eq!(limit.take(b"a", after(100)), Ok(()));
+        assert_eq!(limit.take(b"a", after(100)), wait(100));
         assert_eq!(limit.refused(), 4);
         assert!(
-            (0..3).all(|_| limit.check(b"a", after(10_000)).is_ok()),
+            (0..3).all(|_| limit.take(b"a", after(10_000)).is_ok()),
             "a pause brings no more than the burst"
         );
-        assert_eq!(limit.check(b"a", after(10_000)), wait(100));
+        assert_eq!(limit.take(b"a", after(10_000)), wait(100));
     }
 
     proptest! {
@@ -122,12 +137,19 @@ mod tests {
             requests in 1u32..100, burst in 1u32..50, gaps in prop::collection::vec(0u64..40, 1..400),
         ) {
             let (limit, start) = limit(requests, Duration::from_secs(1), burst);
-            let (mut passed, mut elapsed) = (0u64, 0u64);
+            let (mut passed, mut elapsed) = (Vec::new(), 0u64);
             for gap in gaps {
                 elapsed += gap;
-                passed += u64::from(limit.check(b"k", start + Duration::from_millis(elapsed)).is_ok());
-                let most = u64::from(burst) + elapsed * u64::from(requests) / 1000 + 1;
-                prop_assert!(passed <= most, "{} of {}", passed, most);
+                if limit.take(b"k", start + Duration::from_millis(elapsed)).is_ok() {
+                    passed.push(elapsed);
+                }
+            }
+            for (first, since) in passed.iter().enumerate() {
+                for (last, until) in passed.iter().enumerate().skip(first) {
+                    let most = u64::from(burst) + (until - since) * u64::from(requests) / 1000;
+                    let count = (last - first + 1) as u64;
+                    prop_assert!(count <= most, "{} of {} from {} to {}", count, most, since, until);
+                }
             }
         }
 
@@ -135,9 +157,9 @@ mod tests {
         fn whoever_waits_as_told_is_let_through(requests in 1u32..1000, burst in 1u32..50) {
             let (limit, mut now) = limit(requests, Duration::from_secs(60), burst);
             for _ in 0..burst * 2 {
-                if let Err(Exceeded { wait }) = limit.check(b"k", now) {
+                if let Err(Exceeded { wait }) = limit.take(b"k", now) {
                     now += wait;
-                    prop_assert_eq!(limit.check(b"k", now), Ok(()));
+                    prop_assert_eq!(limit.take(b"k", now), Ok(()));
                 }
             }
         }
@@ -146,9 +168,36 @@ mod tests {
         fn no_settings_let_nothing_or_all_through(requests in 1u32..=1_000_000, burst in 1u32..=100_000) {
             let (limit, start) = limit(requests, Duration::from_secs(24 * 3600), burst);
             let tried = burst + 1;
-            let passed = (0..tried).filter(|_| limit.check(b"k", start).is_ok()).count();
+            let passed = (0..tried).filter(|_| limit.take(b"k", start).is_ok()).count();
             prop_assert_eq!(passed, burst as usize);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn more_keys_than_there_is_room_for_give_none_a_new_allowance(
+            others in prop::collection::vec(any::<u64>(), 0..2_000), burst in 1u32..4,
+        ) {
+            let number = |number| NonZeroU32::new(number).unwrap();
+            let now = Instant::now();
+            let mut limit = RateLimit::new(number(1), Duration::from_secs(3600), number(burst), true, now);
+            limit.table = Table::new(64);
+            let mut passed = 0;
+            for other in &others {
+                passed += u32::from(limit.take(b"busy", now).is_ok());
+                let _ = limit.take(&other.to_ne_bytes(), now);
+            }
+            prop_assert!(passed <= burst, "{}", passed);
+        }
+    }
+
+    #[test]
+    fn a_look_counts_nothing() {
+        let (limit, now) = limit(1, Duration::from_secs(1), 1);
+        assert!((0..3).all(|_| limit.look(b"a", now).is_ok()));
+        assert_eq!(limit.take(b"a", now), Ok(()));
+        assert_eq!(limit.look(b"a", now), Err(Exceeded { wait: Duration::from_secs(1) }));
+        assert_eq!(limit.refused(), 1);
     }
 
     #[test]
@@ -156,7 +205,7 @@ mod tests {
         let number = |number| NonZeroU32::new(number).unwrap();
         let now = Instant::now();
         let limit = RateLimit::new(number(1), Duration::from_secs(3600), number(2), false, now);
-        assert!([b"", b""].iter().all(|key| limit.check(*key, now).is_ok()));
-        assert!(limit.check(b"", now).is_err());
+        assert!([b"", b""].iter().all(|key| limit.take(*key, now).is_ok()));
+        assert!(limit.take(b"", now).is_err());
     }
 }

@@ -74,6 +74,22 @@ async fn tenants_do_not_take_from_each_other() {
 }
 
 #[tokio::test]
+async fn who_goes_beyond_his_own_limit_takes_nothing_from_that_of_all() {
+    let backend = Backend::named("a").await;
+    let limits = json!([
+        {"name": "all", "requests": 1, "per": "24h", "burst": 3},
+        {"name": "tenant", "scope": "Header", "header": "X-Tenant", "requests": 1, "per": "24h"},
+    ]);
+    let sidecar = limited(limits, &backend).await;
+    let mut client = sidecar.client().await;
+    assert_eq!(get_as(&mut client, "greedy").await, 200);
+    for _ in 0..9 {
+        assert_eq!(get_as(&mut client, "greedy").await, 429);
+    }
+    assert_eq!(get_as(&mut client, "modest").await, 200);
+}
+
+#[tokio::test]
 async fn an_edit_elsewhere_gives_nobody_a_new_allowance() {
     let backend = Backend::named("a").await;
     let limits = json!([{"name": "all", "requests": 1, "per": "24h"}]);

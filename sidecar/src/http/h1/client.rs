@@ -203,7 +203,7 @@ impl Client {
             without.extend_from_slice(forwarded::REPLACED);
             forwarded::write(extra, &request.fields, request.host(), client);
         }
-        let inflight = Inflight::start(thread);
+        let inflight = Inflight::start(thread, entry.started());
         let call = Call { request, edits: Edits { without, extra }, resumes: None };
         let next = match forward(thread, self, &mut upload, call, response).await {
             Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, call, response).await,
