@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -69,7 +70,9 @@ fn request(address: SocketAddr, kept: &mut Option<BufReader<TcpStream>>) -> std:
         Some(connection) => connection,
         None => BufReader::new(TcpStream::connect(address)?),
     };
-    connection.get_mut().write_all(b"GET /bucket/key HTTP/1.1\r\nHost: test\r\nX-Tenant: one\r\n\r\n")?;
+    connection.get_mut().write_all(
+        b"GET /bucket/key HTTP/1.1\r\nHost: test\r\nX-Tenant: one\r\nX-Api-Key: 0123456789abcdef\r\n\r\n",
+    )?;
     let mut head = Vec::new();
     let mut line = String::new();
     while connection.read_line(&mut line)? > 2 {
@@ -120,7 +123,7 @@ fn fields_of<T: schemars::JsonSchema>(but: &[&str]) -> BTreeSet<String> {
 }
 
 /// Fields of the listener that goes on serving, each with a value; the change after it takes that away again.
-fn listener_changes(other: SocketAddr) -> Vec<(&'static str, Value)> {
+fn listener_changes(other: SocketAddr, keys: &Path) -> Vec<(&'static str, Value)> {
     let other = json!([{"name": "other", "backends": [{"addresses": [other]}]}]);
     vec![
         ("sites", other),
@@ -138,6 +141,10 @@ fn listener_changes(other: SocketAddr) -> Vec<(&'static str, Value)> {
         ("downAnswer", json!("BackendDown")),
         ("sidekick", json!({"health": true, "certificates": true, "metrics": true})),
         ("tls", json!({"selfSigned": {"hosts": ["localhost"]}})),
+        ("accessLog", json!({})),
+        ("tracing", json!({})),
+        ("rateLimits", json!([{"name": "all", "requests": 1_000_000}])),
+        ("authentication", json!({"apiKeys": {"file": keys}})),
     ]
 }
 
@@ -171,7 +178,9 @@ fn no_kind_of_change_drops_a_request() {
     let before = subject.config.clone();
     let (mut changed, mut site_changed) = (BTreeSet::new(), BTreeSet::new());
 
-    for (field, value) in listener_changes(two.address) {
+    let keys = subject.sidecar.config().with_file_name("keys");
+    std::fs::write(&keys, "app 0123456789abcdef\n").unwrap();
+    for (field, value) in listener_changes(two.address, &keys) {
         subject.config = before.clone();
         let target = &mut subject.config["http"][0];
         if field == "hashHeader" {
