@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod generate;
+pub mod metrics;
 pub mod names;
 pub mod policy;
 pub mod reference;

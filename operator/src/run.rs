@@ -9,10 +9,7 @@ use std::{future::pending, io, net::SocketAddr, sync::Arc, time::Duration};
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::{api::apps::v1::Deployment, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Api, Client};
-use prometheus_client::{
-    metrics::{gauge::Gauge, info::Info},
-    registry::Registry,
-};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -139,14 +136,8 @@ pub async fn operate(
         Settings { sidecar_image: args.sidecar_image.clone(), operator_namespace: args.namespace.clone() };
     let readiness = Readiness::new(&[CACHES, CERTIFICATE, CA_BUNDLE, RUNNING]);
     readiness.set(RUNNING, true);
-    let mut registry = Registry::with_prefix("sidecar_operator");
-    registry.register(
-        "build",
-        "The running release",
-        Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
-    );
-    let leads = Gauge::<i64>::default();
-    registry.register("leading", "1 while this replica holds the lease", leads.clone());
+    let mut registry = Registry::default();
+    let process = telemetry::Process::register(&mut registry);
 
     let world = Arc::new(World::default());
     let serving = Arc::new(Serving::new()?);
@@ -166,7 +157,7 @@ pub async fn operate(
         lasting.spawn("a watch", watch);
     }
     lasting.spawn("readiness", follow_readiness(readiness.clone(), Arc::clone(&world), Arc::clone(&serving)));
-    lasting.spawn("metrics", follow_leading(leads, leading.clone()));
+    lasting.spawn("metrics", follow_leading(process.leading, leading.clone()));
     let admin = telemetry::router(Arc::new(registry), readiness.clone());
     lasting.spawn("the admin listener", async move {
         if let Err(error) = axum::serve(sockets.admin, admin).await {

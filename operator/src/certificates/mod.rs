@@ -16,5 +16,6 @@ mod watched;
 
 pub use manager::{Manager, Names};
 pub use material::{Material, MaterialError, Validities};
+pub(crate) use serving::EXPIRY;
 pub use serving::{Serving, ServingError, follow_directory};
 pub use watched::Watched;

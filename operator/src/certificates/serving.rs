@@ -5,8 +5,12 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use crds::metrics::Metric;
 use k8s_openapi::api::core::v1::Secret;
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::{
+    metrics::{MetricType, gauge::Gauge},
+    registry::Registry,
+};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -21,6 +25,14 @@ use crate::webhook::server_config;
 
 /// How often files are read again. Mounted Secrets are swapped by symbolic links, which no file watch follows well.
 const REREAD: Duration = Duration::from_secs(5);
+
+pub(crate) const EXPIRY: Metric = Metric {
+    name: "sidecar_operator_serving_certificate_expiry_timestamp_seconds",
+    kind: MetricType::Gauge,
+    labels: &[],
+    help: "When the certificate that this replica serves expires, in seconds since the epoch",
+    look: "Always: an alert when less than a quarter of its validity is left; it is renewed long before",
+};
 
 /// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +83,7 @@ impl Serving {
 
     /// For alerts: renewal has failed for long when this comes near.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "serving_certificate_expiry_timestamp_seconds",
-            "When the certificate that this replica serves expires, in seconds since the epoch",
-            self.expiry.clone(),
-        );
+        EXPIRY.register(registry, self.expiry.clone());
     }
 
     /// Serves this certificate from now on.

@@ -2,6 +2,8 @@
 
 mod admin;
 mod logs;
+mod metrics;
 
 pub use admin::{Readiness, router};
 pub use logs::{LogError, init};
+pub use metrics::{Process, groups, reference};

@@ -1,14 +1,16 @@
 //! Metrics of the webhook. Every label has few values, whatever arrives.
 
+use crds::metrics::Metric;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{
+        MetricType,
         counter::Counter,
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 /// What became of an admission.
@@ -43,6 +45,49 @@ struct ByReason {
     reason: Rejection,
 }
 
+const ADMISSIONS: Metric = Metric {
+    name: "sidecar_operator_webhook_admissions",
+    kind: MetricType::Counter,
+    labels: &["outcome"],
+    help: "Pods decided about, by outcome: `Injected`, `Kept` as a former pass injected them, `Skipped`, `Denied`, or `Failed` because policies could not be read",
+    look: "When pods are missing: `Denied` ones have an event that says why, `Failed` ones are tried again by their controllers",
+};
+
+const REJECTIONS: Metric = Metric {
+    name: "sidecar_operator_webhook_rejections",
+    kind: MetricType::Counter,
+    labels: &["reason"],
+    help: "Requests that are no admission, by reason: `ContentType`, `TooLarge`, `Malformed`, `Slow`, or `Busy` where there were too many at once",
+    look: "When it grows: only the API server should call the webhook, and `Slow` and `Busy` are pods that were not admitted",
+};
+
+const LIVE_READS: Metric = Metric {
+    name: "sidecar_operator_webhook_live_reads",
+    kind: MetricType::Counter,
+    labels: &[],
+    help: "Admissions that asked the API server for policies",
+    look: "When admissions are slow: it is rare once a replica has its caches",
+};
+
+const IN_FLIGHT: Metric = Metric {
+    name: "sidecar_operator_webhook_in_flight",
+    kind: MetricType::Gauge,
+    labels: &[],
+    help: "Admissions being decided now",
+    look: "When admissions are slow: many at once ask for more replicas",
+};
+
+const DURATION: Metric = Metric {
+    name: "sidecar_operator_webhook_admission_duration_seconds",
+    kind: MetricType::Histogram,
+    labels: &[],
+    help: "Time from the first byte of a request's body to its answer",
+    look: "When pods are slow to be created; the API server waits for `webhook.timeoutSeconds`",
+};
+
+/// What the webhook shows in metrics.
+pub(crate) const FAMILIES: [&Metric; 5] = [&ADMISSIONS, &DURATION, &IN_FLIGHT, &LIVE_READS, &REJECTIONS];
+
 /// Counts decisions and times them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -63,25 +108,11 @@ impl Metrics {
             in_flight: Gauge::default(),
             duration: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
         };
-        let registry = registry.sub_registry_with_prefix("webhook");
-        registry.register("admissions", "Pods decided about, by outcome", metrics.admissions.clone());
-        registry.register(
-            "rejections",
-            "Requests that are no admission, by reason",
-            metrics.rejections.clone(),
-        );
-        registry.register(
-            "live_reads",
-            "Admissions that asked the API server for policies",
-            metrics.live_reads.clone(),
-        );
-        registry.register("in_flight", "Admissions being decided now", metrics.in_flight.clone());
-        registry.register_with_unit(
-            "admission_duration",
-            "Time from the first byte of a request's body to its answer",
-            Unit::Seconds,
-            metrics.duration.clone(),
-        );
+        ADMISSIONS.register(registry, metrics.admissions.clone());
+        REJECTIONS.register(registry, metrics.rejections.clone());
+        LIVE_READS.register(registry, metrics.live_reads.clone());
+        IN_FLIGHT.register(registry, metrics.in_flight.clone());
+        DURATION.register(registry, metrics.duration.clone());
         metrics
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 pub use handler::router;
+pub(crate) use metrics::FAMILIES;
 pub use metrics::Metrics;
 pub use policies::{LiveReadError, PolicySource};
 pub use serve::{ServeError, serve, server_config};

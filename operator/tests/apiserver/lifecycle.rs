@@ -1,6 +1,7 @@
 //! The lease, and the whole operator from its start to its end, with the rights of the chart.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -18,6 +19,7 @@ use operator::{
     command::{Cli, Command, RunArgs},
     controller::lease::Candidate,
     run::{Clients, Sockets, operate},
+    telemetry,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -83,13 +85,22 @@ fn arguments() -> anyhow::Result<RunArgs> {
 
 /// The status line of the answer.
 async fn status(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    Ok(answer(address, path).await?.lines().next().unwrap_or_default().to_owned())
+}
+
+async fn answer(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream
         .write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes())
         .await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    Ok(answer.lines().next().unwrap_or_default().to_owned())
+    Ok(answer)
+}
+
+/// The names of the families that a scrape shows.
+fn families(page: &str) -> BTreeSet<&str> {
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
 }
 
 #[tokio::test]
@@ -124,6 +135,9 @@ async fn the_operator_becomes_ready_with_the_charts_rights_and_ends_without_refu
     .await?;
     assert_eq!(status(health, "/healthz").await?, "HTTP/1.1 200 OK");
     assert_eq!(status(health, "/metrics").await?, "HTTP/1.1 200 OK");
+    let (page, groups) = (answer(health, "/metrics").await?, telemetry::groups());
+    let listed = groups.iter().flat_map(|group| &group.metrics).map(|metric| metric.name);
+    assert_eq!(families(&page), listed.collect(), "the reference has what a replica shows");
 
     let deployment = Api::<Deployment>::namespaced(admin.clone(), NAMESPACE).get("sidecar-operator").await?;
     let secret =

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use crds::metrics::Metric;
 use http::StatusCode;
 use prometheus_client::{
     collector::Collector,
@@ -18,7 +19,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::{Gate, histogram::Histogram, sidekick_page::Figures};
+use super::{Gate, families, histogram::Histogram, sidekick_page::Figures};
 use crate::balance::{Backend, Condition, Route};
 
 /// What is counted for each backend.
@@ -111,10 +112,8 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 /// A counter or gauge of each backend.
-struct PerBackend {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
+pub(super) struct PerBackend {
+    pub(super) metric: &'static Metric,
     /// None where there is nothing to say yet.
     value: fn(&Backend<Counters>) -> Option<Value>,
 }
@@ -124,87 +123,58 @@ enum Value {
     Seconds(f64),
 }
 
-const PER_BACKEND: [PerBackend; 13] = [
+pub(super) static PER_BACKEND: [PerBackend; 13] = [
     PerBackend {
-        name: "sidecar_http_retries",
-        help: "Requests that were sent again because this backend failed them.",
-        kind: MetricType::Counter,
+        metric: &families::RETRIES,
         value: |backend| Some(Value::Count(backend.detail.retries.load(Ordering::Relaxed))),
     },
     PerBackend {
-        name: "sidecar_http_connect_failures",
-        help: "Connects to the backend that failed or timed out.",
-        kind: MetricType::Counter,
+        metric: &families::CONNECT_FAILURES,
         value: |backend| Some(Value::Count(backend.detail.connect_failures.load(Ordering::Relaxed))),
     },
     PerBackend {
-        name: "sidecar_http_resumed",
-        help: "Answers of other backends that broke off and were gone on with by this one.",
-        kind: MetricType::Counter,
+        metric: &families::RESUMED,
         value: |backend| Some(Value::Count(backend.detail.resumed.load(Ordering::Relaxed))),
     },
     PerBackend {
-        name: "sidecar_http_sent_bytes",
-        help: "Bytes of request bodies sent to the backend.",
-        kind: MetricType::Counter,
+        metric: &families::SENT,
         value: |backend| Some(Value::Count(backend.detail.sent.load(Ordering::Relaxed))),
     },
     PerBackend {
-        name: "sidecar_http_received_bytes",
-        help: "Bytes of response bodies received from the backend.",
-        kind: MetricType::Counter,
+        metric: &families::RECEIVED,
         value: |backend| Some(Value::Count(backend.detail.received.load(Ordering::Relaxed))),
     },
     PerBackend {
-        name: "sidecar_http_backend_requests_in_flight",
-        help: "Requests that the backend is serving now.",
-        kind: MetricType::Gauge,
+        metric: &families::BACKEND_IN_FLIGHT,
         value: |backend| Some(Value::Count(backend.outstanding() as u64)),
     },
     PerBackend {
-        name: "sidecar_http_backend_up",
-        help: "1 while the checks of the backend are good, 0 while they are not; nothing before the first check.",
-        kind: MetricType::Gauge,
+        metric: &families::UP,
         value: |backend| match backend.condition() {
             Condition::Unknown => None,
             Condition::Up => Some(Value::Count(1)),
             Condition::Down(_) => Some(Value::Count(0)),
         },
     },
+    PerBackend { metric: &families::EJECTIONS, value: |backend| Some(Value::Count(backend.ejections())) },
     PerBackend {
-        name: "sidecar_http_backend_ejections",
-        help: "Times that the backend was taken out because requests to it failed in a row.",
-        kind: MetricType::Counter,
-        value: |backend| Some(Value::Count(backend.ejections())),
-    },
-    PerBackend {
-        name: "sidecar_http_backend_ejected",
-        help: "1 while the backend is out because requests to it failed in a row, 0 otherwise.",
-        kind: MetricType::Gauge,
+        metric: &families::EJECTED,
         value: |backend| Some(Value::Count(u64::from(backend.is_ejected()))),
     },
     PerBackend {
-        name: "sidecar_http_backend_weight",
-        help: "Share of the requests that the backend gets relative to the others of its site, as configured.",
-        kind: MetricType::Gauge,
+        metric: &families::WEIGHT,
         value: |backend| Some(Value::Count(u64::from(backend.weight()))),
     },
     PerBackend {
-        name: "sidecar_http_backend_connections",
-        help: "Connections to the backend that are open or being opened.",
-        kind: MetricType::Gauge,
+        metric: &families::BACKEND_CONNECTIONS,
         value: |backend| Some(Value::Count(backend.connections() as u64)),
     },
     PerBackend {
-        name: "sidecar_http_backend_down_seconds",
-        help: "Time that the backend was down.",
-        kind: MetricType::Counter,
+        metric: &families::DOWN,
         value: |backend| Some(Value::Seconds(backend.downtime().as_secs_f64())),
     },
     PerBackend {
-        name: "sidecar_http_backend_last_down_seconds",
-        help: "Time that the backend has been down now, or was the last time; nothing if it never was.",
-        kind: MetricType::Gauge,
+        metric: &families::LAST_DOWN,
         value: |backend| backend.last_downtime().map(|time| Value::Seconds(time.as_secs_f64())),
     },
 ];
@@ -225,10 +195,10 @@ impl Collector for Metrics {
             })
             .collect();
         encode_answers(&mut encoder, &named)?;
-        for metric in PER_BACKEND {
-            let mut family = encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?;
+        for PerBackend { metric, value } in &PER_BACKEND {
+            let mut family = metric.encode(&mut encoder)?;
             for named in &named {
-                let Some(value) = (metric.value)(named.backend) else { continue };
+                let Some(value) = value(named.backend) else { continue };
                 let labels = named.labels();
                 let mut series = family.encode_family(&labels)?;
                 match (metric.kind, value) {
@@ -258,8 +228,7 @@ impl Named<'_> {
 }
 
 fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Named<'_>]) -> fmt::Result {
-    let help = "Requests answered by the backend, by class of the status code.";
-    let mut family = encoder.encode_descriptor("sidecar_http_requests", help, None, MetricType::Counter)?;
+    let mut family = families::REQUESTS.encode(encoder)?;
     for named in backends {
         for (class, count) in CLASSES.iter().zip(&named.backend.detail.answers) {
             let mut labels = named.labels();
@@ -272,9 +241,7 @@ fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Named<'_>]) -
 }
 
 fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<ListenerMetrics>]) -> fmt::Result {
-    let help = "Requests answered by the sidecar itself because no backend could, or the request may not pass, by class of the status code.";
-    let mut family =
-        encoder.encode_descriptor("sidecar_http_own_answers", help, None, MetricType::Counter)?;
+    let mut family = families::OWN_ANSWERS.encode(encoder)?;
     for listener in listeners {
         for (index, class) in CLASSES.iter().enumerate().skip(3) {
             let count: u64 =
@@ -283,9 +250,7 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }
-    let help = "Requests that a rate limit of the listener has refused.";
-    let mut family =
-        encoder.encode_descriptor("sidecar_http_rate_limited", help, None, MetricType::Counter)?;
+    let mut family = families::RATE_LIMITED.encode(encoder)?;
     for listener in listeners {
         let gate = listener.gate.borrow().clone();
         for (limit, refused) in gate.refused() {
@@ -293,27 +258,11 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&refused, None)?;
         }
     }
-    encode_gauge(
-        encoder,
-        listeners,
-        "sidecar_http_connections",
-        "Connections of clients open now.",
-        |thread| thread.connections.load(Ordering::Relaxed),
-    )?;
-    encode_gauge(
-        encoder,
-        listeners,
-        "sidecar_http_requests_in_flight",
-        "Requests being served now.",
-        |thread| thread.requests.load(Ordering::Relaxed),
-    )?;
-    let help = "Time from a request's head to the last byte of its answer.";
-    let mut family = encoder.encode_descriptor(
-        "sidecar_http_request_duration_seconds",
-        help,
-        None,
-        MetricType::Histogram,
-    )?;
+    encode_gauge(encoder, listeners, &families::CONNECTIONS, |thread| {
+        thread.connections.load(Ordering::Relaxed)
+    })?;
+    encode_gauge(encoder, listeners, &families::IN_FLIGHT, |thread| thread.requests.load(Ordering::Relaxed))?;
+    let mut family = families::DURATION.encode(encoder)?;
     for listener in listeners {
         let totals = Histogram::total(listener.threads.iter().map(|thread| &thread.durations));
         family.encode_family(&labels(listener))?.encode_histogram::<NoLabelSet>(
@@ -329,11 +278,10 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
 fn encode_gauge(
     encoder: &mut DescriptorEncoder<'_>,
     listeners: &[Arc<ListenerMetrics>],
-    name: &str,
-    help: &str,
+    metric: &Metric,
     value: fn(&ThreadCounters) -> usize,
 ) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let mut family = metric.encode(encoder)?;
     for listener in listeners {
         let sum: usize = listener.threads.iter().map(|thread| value(thread)).sum();
         family.encode_family(&labels(listener))?.encode_gauge(&sum)?;

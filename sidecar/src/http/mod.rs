@@ -8,6 +8,7 @@ mod access;
 mod admit;
 mod auth;
 mod exchange;
+mod families;
 mod forward;
 mod forwarded;
 mod h1;
@@ -31,6 +32,7 @@ pub const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 pub use admit::Gate;
 pub use auth::{KeyFiles, KeysError};
+pub(crate) use families::groups;
 pub use listener::{Listener, OpenError, Parts};
 pub use metrics::Metrics;
 

@@ -9,11 +9,23 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use crds::metrics::Metric;
+use prometheus_client::{
+    metrics::{MetricType, counter::Counter},
+    registry::Registry,
+};
 use tokio::{sync::oneshot, time::timeout};
 
 /// Batches that wait for the writer, at most.
 const QUEUE: usize = 64;
+
+pub(super) const DROPPED: Metric = Metric {
+    name: "sidecar_access_log_dropped_lines",
+    kind: MetricType::Counter,
+    labels: &[],
+    help: "Lines of the access log that were not written because nobody read the output fast enough",
+    look: "When lines are missing: the node's log collector does not keep up, or `sampleOneIn` should be larger",
+};
 
 /// The way to the writer. Clones share it.
 #[derive(Debug, Clone)]
@@ -40,11 +52,7 @@ impl Lines {
     pub fn start(out: impl Write + Send + 'static, registry: &mut Registry) -> io::Result<Self> {
         let (queue, batches) = sync_channel(QUEUE);
         let dropped = Counter::default();
-        registry.register(
-            "sidecar_access_log_dropped_lines",
-            "Lines of the access log that were not written because nobody read the output fast enough",
-            dropped.clone(),
-        );
+        DROPPED.register(registry, dropped.clone());
         let lines = Self { queue, dropped: dropped.clone() };
         thread::Builder::new().name("lines".to_owned()).spawn(move || write(out, &batches, &dropped))?;
         Ok(lines)

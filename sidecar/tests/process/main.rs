@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod balance;
+mod metrics;
 mod reload;
 mod support;
 mod top;

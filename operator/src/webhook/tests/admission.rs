@@ -23,7 +23,7 @@ async fn an_opted_in_pod_is_patched_with_additions_and_the_decision_is_audited()
     assert_eq!(response["auditAnnotations"], audit);
     assert_eq!(webhook.live_reads(), 0);
     assert!(
-        webhook.metrics().contains("webhook_admissions_total{outcome=\"Injected\"} 1"),
+        webhook.metrics().contains("sidecar_operator_webhook_admissions_total{outcome=\"Injected\"} 1"),
         "{}",
         webhook.metrics()
     );

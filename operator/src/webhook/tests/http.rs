@@ -60,7 +60,7 @@ async fn more_than_8_mib_is_refused_and_just_below_is_read() {
     let (status, _) = webhook.post("application/json", Body::from_stream(endless)).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "a body of unknown length is bounded too");
     assert!(
-        webhook.metrics().contains("webhook_rejections_total{reason=\"TooLarge\"} 2"),
+        webhook.metrics().contains("sidecar_operator_webhook_rejections_total{reason=\"TooLarge\"} 2"),
         "{}",
         webhook.metrics()
     );

@@ -21,6 +21,7 @@ pub use error::TlsError;
 pub use identity::Identity;
 use rustls::crypto::CryptoProvider;
 pub use server::Server;
+pub(crate) use store::FAMILIES;
 pub use store::Store;
 
 /// The one provider of cryptography.

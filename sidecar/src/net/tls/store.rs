@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crds::config::{BackendTls, ListenerTls};
+use crds::{
+    config::{BackendTls, ListenerTls},
+    metrics::Metric,
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, NoLabelSet},
@@ -21,6 +24,35 @@ use super::{Client, Server, TlsError};
 
 /// How soon a replaced file is noticed.
 const POLL: Duration = Duration::from_secs(1);
+
+const FILE: &[&str] = &["file"];
+
+const EXPIRY: Metric = Metric {
+    name: "sidecar_tls_certificate_expiry_timestamp_seconds",
+    kind: MetricType::Gauge,
+    labels: FILE,
+    help: "When the certificate in the file expires, or the first one of its chain, in seconds since 1970",
+    look: "Always: an alert a week before gives time to find out why nobody renewed it",
+};
+
+const RELOAD_FAILURES: Metric = Metric {
+    name: "sidecar_tls_reload_failures",
+    kind: MetricType::Counter,
+    labels: FILE,
+    help: "Times that a replaced file could not be used, so that the one before is kept",
+    look: "When it grows: the sidecar's log says what is wrong with the file",
+};
+
+const HANDSHAKE_FAILURES: Metric = Metric {
+    name: "sidecar_tls_handshake_failures",
+    kind: MetricType::Counter,
+    labels: FILE,
+    help: "Handshakes of clients that came to nothing, by the file of the listener's certificate",
+    look: "When clients cannot connect: they do not trust the certificate, or show none that the listener trusts",
+};
+
+/// What TLS shows in metrics.
+pub(crate) const FAMILIES: [&Metric; 3] = [&EXPIRY, &RELOAD_FAILURES, &HANDSHAKE_FAILURES];
 
 /// Servers and clients by their settings. Clones share.
 #[derive(Clone, Default)]
@@ -151,33 +183,18 @@ impl Shown {
 impl Collector for Store {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let all = self.shown();
-        let mut family = encoder.encode_descriptor(
-            "sidecar_tls_certificate_expiry_timestamp_seconds",
-            "When the certificate in the file expires, or the first one of its chain, in seconds since 1970",
-            None,
-            MetricType::Gauge,
-        )?;
+        let mut family = EXPIRY.encode(&mut encoder)?;
         for shown in &all {
             let Some(expires) = shown.expires else { continue };
             family.encode_family(&shown.labels())?.encode_gauge(&expires)?;
         }
-        let mut family = encoder.encode_descriptor(
-            "sidecar_tls_reload_failures",
-            "Times that a replaced file could not be used, so that the one before is kept",
-            None,
-            MetricType::Counter,
-        )?;
+        let mut family = RELOAD_FAILURES.encode(&mut encoder)?;
         for shown in &all {
             let labels = shown.labels();
             let mut series = family.encode_family(&labels)?;
             series.encode_counter::<NoLabelSet, _, u64>(&shown.failures, None)?;
         }
-        let mut family = encoder.encode_descriptor(
-            "sidecar_tls_handshake_failures",
-            "Handshakes of clients that came to nothing, by the file of the listener's certificate",
-            None,
-            MetricType::Counter,
-        )?;
+        let mut family = HANDSHAKE_FAILURES.encode(&mut encoder)?;
         for shown in &all {
             let Some(failed) = shown.failed_handshakes else { continue };
             let labels = shown.labels();
