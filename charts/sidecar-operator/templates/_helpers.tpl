@@ -86,3 +86,16 @@ capabilities:
   drop:
   - ALL
 {{- end -}}
+
+{{/* A monitoring stack may look for labels of its own. */}}
+{{- define "sidecar-operator.monitoringLabels" -}}
+{{ include "sidecar-operator.labels" . }}
+{{- with .Values.monitoring.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The seconds of a duration such as 7d. */}}
+{{- define "sidecar-operator.seconds" -}}
+{{- mul (atoi (regexFind "^[0-9]+" .)) (get (dict "s" 1 "m" 60 "h" 3600 "d" 86400) (regexFind "[smhd]$" .)) -}}
+{{- end -}}
