@@ -12,6 +12,7 @@ mod lifecycle;
 mod limits;
 mod retries;
 mod sidekick;
+mod smuggling;
 mod support;
 mod timeouts;
 mod tls;

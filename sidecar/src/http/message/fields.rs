@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use memchr::memchr_iter;
 
+use super::MAX_FIELDS;
+
 /// A head's bytes, and where each field stands in them. Reused from message to message, so that it allocates once.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Fields {
     text: Vec<u8>,
     fields: Vec<Field>,
-    /// What `Connection` names, beside its own keywords.
+    /// What `Connection` names, beside its own keywords: no more than [`MAX_FIELDS`], since each is compared with each field.
     named: Vec<Range<u32>>,
     /// End of the last field's line.
     end: u32,
@@ -46,6 +48,8 @@ pub(super) struct Summary {
     pub(super) keep_alive: bool,
     /// `Connection` names `upgrade`.
     pub(super) upgrade: bool,
+    /// `Connection` names more fields than a head may have.
+    pub(super) names_too_many: bool,
     pub(super) lengths: Lengths,
     pub(super) codings: Codings,
     pub(super) hosts: u32,
@@ -145,6 +149,7 @@ impl Fields {
                         token if token.eq_ignore_ascii_case(b"keep-alive") => summary.keep_alive = true,
                         token if token.eq_ignore_ascii_case(b"upgrade") => summary.upgrade = true,
                         token if is_protected(token) => {}
+                        _ if self.named.len() == MAX_FIELDS => summary.names_too_many = true,
                         token => {
                             let start = position(token.as_ptr() as usize - self.text.as_ptr() as usize);
                             self.named.push(start..start + position(token.len()));
@@ -175,7 +180,7 @@ impl Fields {
     }
 
     /// Name and value of each field.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn each(&self) -> impl Iterator<Item = (String, &[u8])> {
         let name = |field| String::from_utf8_lossy(self.name(field)).into_owned();
         self.fields.iter().map(move |field| (name(field), self.value(field)))

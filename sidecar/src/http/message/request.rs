@@ -51,7 +51,7 @@ pub(in crate::http) enum BadRequest {
     Syntax(&'static str),
     #[error("a line of the request's head ends without a carriage return")]
     BareLineFeed,
-    #[error("the request's head is larger than {} KiB, or has more than {MAX_FIELDS} fields", MAX_HEAD / 1024)]
+    #[error("the request's head is larger than {} KiB, or has or names more than {MAX_FIELDS} fields", MAX_HEAD / 1024)]
     TooLarge,
     #[error("CONNECT is not supported: send requests to this address as if it were the backend")]
     Connect,
@@ -153,6 +153,9 @@ impl RequestHead {
     }
 
     fn judge(&mut self, summary: &Summary) -> Result<(), BadRequest> {
+        if summary.names_too_many {
+            return Err(BadRequest::TooLarge);
+        }
         let old = self.version == Version::Http10;
         self.no_host = summary.hosts == 0;
         if summary.hosts > 1 || self.no_host && !old {

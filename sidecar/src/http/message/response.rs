@@ -28,7 +28,7 @@ pub(in crate::http) enum BadResponse {
     Syntax(&'static str),
     #[error("a line of its answer's head ends without a carriage return")]
     BareLineFeed,
-    #[error("the head of its answer is larger than {} KiB, or has more than {MAX_FIELDS} fields", MAX_HEAD / 1024)]
+    #[error("the head of its answer is larger than {} KiB, or has or names more than {MAX_FIELDS} fields", MAX_HEAD / 1024)]
     TooLarge,
     #[error("its answer has Content-Lengths that contradict each other, or one that is no number")]
     Length,
@@ -68,6 +68,9 @@ impl ResponseHead {
         self.reason = if phrase.is_empty() { 0..0 } else { start..start + phrase.len() };
         let summary =
             self.fields.take(&bytes[..length], response.headers).ok_or(BadResponse::BareLineFeed)?;
+        if summary.names_too_many {
+            return Err(BadResponse::TooLarge);
+        }
         let bodiless =
             self.status < 200 || matches!(self.status, 204 | 304) || request.method == Method::Head;
         self.framing = if bodiless {

@@ -31,6 +31,16 @@ impl Client {
         in_time("sending", self.writer.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Sends, unless the other side has closed.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        in_time("sending", self.writer.write_all(bytes)).await.is_ok()
+    }
+
+    /// Reads the body behind a head.
+    pub(crate) async fn skip_body(&mut self, mut head: Message) {
+        in_time("receiving", read_body(&mut self.reader, &mut head)).await.unwrap();
+    }
+
     /// The next response.
     pub(crate) async fn receive(&mut self) -> Result<Message, Ended> {
         in_time("receiving", async {

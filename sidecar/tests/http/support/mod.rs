@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod output;
+mod recorder;
 pub(crate) mod tls;
 mod wire;
 
@@ -16,6 +17,7 @@ use crds::{
 };
 pub(crate) use output::Output;
 use prometheus_client::registry::Registry;
+pub(crate) use recorder::Recorder;
 use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
