@@ -1,6 +1,6 @@
 //! A backend: answers with its pod's name. Its end is either that of a well-behaved server, or that of a crash.
 
-use std::{env, process, sync::Arc};
+use std::{env, net::IpAddr, process, sync::Arc};
 
 use bytes::Bytes;
 use clap::Args;
@@ -14,6 +14,9 @@ use super::{say, server};
 
 #[derive(Debug, Args)]
 pub struct Serve {
+    /// Address to listen on: 127.0.0.1 is reached within the pod alone.
+    #[arg(long, default_value = "0.0.0.0")]
+    address: IpAddr,
     /// Port to listen on.
     #[arg(long, default_value_t = 8080)]
     port: u16,
@@ -33,8 +36,8 @@ impl Serve {
     pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let name: Arc<str> = env::var("HOSTNAME").unwrap_or_else(|_| "unnamed".to_owned()).into();
         sleep(self.delay_start.as_std()).await;
-        let listener = server::listen(self.port).await?;
-        say(&format!("{name} serves port {}", self.port));
+        let listener = server::listen((self.address, self.port).into()).await?;
+        say(&format!("{name} serves {}:{}", self.address, self.port));
         let (delay, drain) = (self.delay.as_std(), self.drain.as_std());
         let end = CancellationToken::new();
         let drained = end.clone();

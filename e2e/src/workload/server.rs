@@ -19,8 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// How long requests in flight may take after the stop, and a TLS handshake at any time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) async fn listen(port: u16) -> anyhow::Result<TcpListener> {
-    let address = SocketAddr::from(([0, 0, 0, 0], port));
+pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 

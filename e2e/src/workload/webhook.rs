@@ -1,6 +1,6 @@
 //! A mutating webhook of somebody else, which runs after the operator's: AdmissionReview -> JSON patch.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -47,7 +47,7 @@ enum Mode {
 impl Webhook {
     pub(super) async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let tls = TlsAcceptor::from(Arc::new(self.tls()?));
-        let listener = server::listen(self.port).await?;
+        let listener = server::listen((Ipv4Addr::UNSPECIFIED, self.port).into()).await?;
         say(&format!("webhook serves port {}", self.port));
         let mode = self.mode;
         server::serve(listener, Some(tls), stop, move |request| review(mode, request)).await;

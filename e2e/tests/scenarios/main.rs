@@ -3,6 +3,7 @@
 mod admission;
 mod balancing;
 mod configuration;
+mod examples;
 mod pods;
 mod references;
 mod refusals;
