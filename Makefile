@@ -54,6 +54,10 @@ lint: ## Check format, lints, licences, shell scripts, and that generated files 
 	.ci/shellcheck
 	.ci/generated
 
+.PHONY: fuzz
+fuzz: ## Fuzz what parses foreign bytes, for FUZZ_SECONDS (60) each; the unit tests replay the corpus
+	.ci/fuzz
+
 .PHONY: audit
 audit: ## Check all dependencies against the advisory database (needs the network)
 	"$$(.ci/cargo-deny)" --locked check advisories

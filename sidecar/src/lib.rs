@@ -8,6 +8,8 @@ pub mod balance;
 pub mod command;
 pub mod config;
 pub mod discovery;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod limits;
 pub mod net;

@@ -11,6 +11,8 @@ mod exchange;
 mod families;
 mod forward;
 mod forwarded;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod h1;
 mod histogram;
 mod listener;

@@ -7,7 +7,7 @@ type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 /// One line with a value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample<'a> {
+pub(crate) struct Sample<'a> {
     pub(super) name: &'a str,
     labels: Labels<'a>,
     pub(super) value: f64,
@@ -29,7 +29,7 @@ impl<'a> Sample<'a> {
 }
 
 /// All samples of a page, in its order.
-pub(super) fn samples(page: &str) -> Result<Vec<Sample<'_>>, ExpositionError> {
+pub(crate) fn samples(page: &str) -> Result<Vec<Sample<'_>>, ExpositionError> {
     let mut samples = Vec::new();
     for (line, number) in page.lines().zip(1..) {
         if line == "# EOF" {

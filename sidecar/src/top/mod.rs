@@ -3,7 +3,7 @@
 //! It asks for nothing that Prometheus does not get, and changes nothing.
 
 mod address;
-mod exposition;
+pub(crate) mod exposition;
 mod live;
 mod reading;
 mod report;

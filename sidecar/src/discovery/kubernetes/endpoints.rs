@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use super::Part;
 use crate::balance::Endpoint;
 
-pub(super) fn read(object: &Endpoints, service: &ServiceBackend) -> Part {
+pub(crate) fn read(object: &Endpoints, service: &ServiceBackend) -> Part {
     let mut part = Part::default();
     for subset in object.subsets.iter().flatten() {
         let ports = subset.ports.as_deref().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! A Service's backends: EndpointSlices -> [`slices`] -> one set. core/v1 Endpoints only where there are no slices.
 
-mod endpoints;
-mod slices;
+pub(crate) mod endpoints;
+pub(crate) mod slices;
 
 #[cfg(test)]
 mod tests;
@@ -20,11 +20,11 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// What one object says of a Service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Endpoints behind the wanted port.
-    endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<Endpoint>,
     /// Endpoints of that port that are neither ready nor serving.
-    not_ready: usize,
+    pub(crate) not_ready: usize,
     /// Names of all its ports, for the message when the wanted one is not among them.
     ports: Vec<String>,
 }

@@ -9,7 +9,7 @@ use super::Part;
 use crate::balance::{Endpoint, Nearness};
 
 /// Reads a slice; one of the other address family says nothing. Without a `zone` every place is unknown.
-pub(super) fn read(slice: &EndpointSlice, service: &ServiceBackend, zone: Option<&str>) -> Part {
+pub(crate) fn read(slice: &EndpointSlice, service: &ServiceBackend, zone: Option<&str>) -> Part {
     let family = match service.family {
         AddressFamily::IPv4 => "IPv4",
         AddressFamily::IPv6 => "IPv6",

@@ -6,8 +6,8 @@
 mod chunks;
 mod fields;
 mod framing;
-#[cfg(test)]
-mod oracle;
+#[cfg(any(test, fuzzing))]
+pub(super) mod oracle;
 mod request;
 mod response;
 #[cfg(test)]

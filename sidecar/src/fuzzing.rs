@@ -1,0 +1,115 @@
+//! What reads foreign bytes, as functions of bytes that panic when a promise is broken: the fuzzer calls them with what it makes
+//! up, and a test with the corpus that it has left.
+
+#![allow(clippy::unwrap_used, reason = "a broken promise panics")]
+
+use std::{
+    fmt::{Debug, Display},
+    str::FromStr,
+};
+
+use crds::{
+    config::{AddressFamily, ServiceBackend},
+    units::{Address, AddressPattern, DnsName, Duration, ListenAddress, Quantity, StatusRange},
+};
+use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+
+use crate::{
+    config,
+    discovery::kubernetes::{endpoints, slices},
+    http::fuzzing as http,
+    top::exposition,
+};
+
+/// Each by its name, which is that of its folder in the corpus.
+pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+    ("chunks", http::chunks),
+    ("config", configuration),
+    ("endpoints", discovered),
+    ("exposition", page),
+    ("forwarded", http::forwarded_lines),
+    ("request-head", http::request_head),
+    ("requests", http::requests),
+    ("response-head", http::response_head),
+    ("units", units),
+    ("verdict", http::verdict),
+];
+
+/// A configuration is taken, or refused with a reason and a remedy.
+fn configuration(bytes: &[u8]) {
+    let admin = ([127, 0, 0, 1], crds::names::ADMIN_PORT).into();
+    match config::load(bytes, admin) {
+        Ok(_) => assert!(std::str::from_utf8(bytes).is_ok()),
+        Err(rejected) => {
+            assert!(!rejected.problems.is_empty());
+            let told = |text: &str| !text.is_empty();
+            assert!(rejected.problems.iter().all(|problem| told(&problem.message) && told(&problem.remedy)));
+        }
+    }
+}
+
+/// A text is a value of each unit or is none, and a value is the same after it was written and read.
+fn units(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    stays::<Address>(text);
+    stays::<AddressPattern>(text);
+    stays::<DnsName>(text);
+    stays::<Duration>(text);
+    stays::<ListenAddress>(text);
+    stays::<Quantity>(text);
+    stays::<StatusRange>(text);
+}
+
+fn stays<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) {
+    if let Ok(value) = text.parse::<T>() {
+        assert_eq!(value.to_string().parse::<T>().unwrap(), value, "{text:?}");
+    }
+}
+
+/// Whatever the API sends, there are no more backends than it has addresses, and none without a port.
+fn discovered(bytes: &[u8]) {
+    let service = |port_name: &str| ServiceBackend {
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+        port_name: port_name.to_owned(),
+        family: AddressFamily::IPv4,
+    };
+    for service in [service(""), service("http")] {
+        if let Ok(slice) = serde_json::from_slice::<EndpointSlice>(bytes) {
+            let part = slices::read(&slice, &service, Some("zone"));
+            assert!(part.endpoints.len() + part.not_ready <= slice.endpoints.len());
+        }
+        if let Ok(object) = serde_json::from_slice::<Endpoints>(bytes) {
+            endpoints::read(&object, &service);
+        }
+    }
+}
+
+/// A page is read or refused.
+fn page(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        if let Ok(samples) = exposition::samples(text) {
+            assert!(samples.len() < text.lines().count(), "its end is none of them");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn what_the_fuzzer_has_found_stays_found() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let folders = fs::read_dir(&corpus).unwrap().map(|entry| entry.unwrap().file_name());
+        let folders: BTreeSet<_> = folders.map(|name| name.into_string().unwrap()).collect();
+        assert_eq!(folders, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
+        for (name, target) in TARGETS {
+            for entry in fs::read_dir(corpus.join(name)).unwrap() {
+                target(&fs::read(entry.unwrap().path()).unwrap());
+            }
+        }
+    }
+}
