@@ -6,4 +6,5 @@ pub mod controller;
 pub mod inject;
 pub mod run;
 pub mod telemetry;
+mod watches;
 pub mod webhook;

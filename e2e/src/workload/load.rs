@@ -85,7 +85,8 @@ impl Load {
             stop,
         });
         if let Some(port) = self.report_port {
-            let (listener, reported) = (server::listen((Ipv4Addr::UNSPECIFIED, port).into()).await?, shared.clone());
+            let (listener, reported) =
+                (server::listen((Ipv4Addr::UNSPECIFIED, port).into()).await?, shared.clone());
             let handler = move |_| {
                 let body = serde_json::to_vec(&reported.report()).unwrap_or_default();
                 async move { Response::new(Full::new(Bytes::from(body))) }

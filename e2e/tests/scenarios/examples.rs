@@ -112,12 +112,11 @@ impl Authority {
 
     /// What the example asks for, valid for so many days.
     fn secrets(&self, namespace: &str, days: u32) -> Result<Vec<Value>> {
-        let secret = |name: &str, kind: &str, data: Value| {
-            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "stringData": data})
-        };
+        let secret = |name: &str, kind: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "stringData": data});
         let pair = |name: &str, host: String| -> Result<Value> {
             let mut params = CertificateParams::new(vec![host])?;
-            params.not_after = (std::time::SystemTime::now() + Duration::from_secs(u64::from(days) * 86_400)).into();
+            params.not_after =
+                (std::time::SystemTime::now() + Duration::from_secs(u64::from(days) * 86_400)).into();
             let key = KeyPair::generate()?;
             let certificate = params.signed_by(&key, &self.issuer)?.pem();
             let data = json!({"tls.crt": certificate, "tls.key": key.serialize_pem()});

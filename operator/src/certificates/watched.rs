@@ -18,6 +18,7 @@ use super::{
     material::Material,
     serving::{Serving, load_from},
 };
+use crate::watches::Pauses;
 
 /// What the watches last saw; `None` for what is not there.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ async fn follow<K>(api: Api<K>, name: &str, mut take: impl FnMut(Option<K>))
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut versions = pin!(watcher::watch_object(api, name).default_backoff());
+    let mut versions = pin!(watcher::watch_object(api, name).backoff(Pauses::default()));
     while let Some(version) = versions.next().await {
         match version {
             Ok(version) => take(version),

@@ -29,6 +29,7 @@ use super::{
     objects::Kind,
     world::World,
 };
+use crate::watches::Pauses;
 
 /// Nodes are large objects of which one line is read.
 const NODES_PER_PAGE: u32 = 100;
@@ -88,7 +89,7 @@ where
 {
     let (api, world) = (Api::<K>::all(client.clone()), Arc::clone(world));
     async move {
-        let mut events = pin!(watcher(api, config).default_backoff());
+        let mut events = pin!(watcher(api, config).backoff(Pauses::default()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => take(&world, slim(event)),

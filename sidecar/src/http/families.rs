@@ -164,7 +164,10 @@ pub(super) const LAST_DOWN: Metric = Metric {
 pub(crate) fn groups() -> [Group; 3] {
     let backends = PER_BACKEND.iter().map(|backend| backend.metric);
     [
-        Group { title: "Listeners", metrics: vec![&OWN_ANSWERS, &RATE_LIMITED, &CONNECTIONS, &IN_FLIGHT, &DURATION] },
+        Group {
+            title: "Listeners",
+            metrics: vec![&OWN_ANSWERS, &RATE_LIMITED, &CONNECTIONS, &IN_FLIGHT, &DURATION],
+        },
         Group { title: "Backends", metrics: [&REQUESTS].into_iter().chain(backends).collect() },
         Group {
             title: "At `/.prometheus/metrics` of a listener that has sidekick's paths",

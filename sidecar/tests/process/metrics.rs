@@ -34,7 +34,8 @@ fn the_reference_has_every_family_and_every_label_of_a_running_sidecar() {
     let sidecar = Sidecar::start(&[]);
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/p256");
     sidecar.write(&config(&[
-        listener("plain", plain, &[backend.address, down]) + "  sidekick: {metrics: true}\n  rateLimits: [{name: all, requests: 1000}]\n",
+        listener("plain", plain, &[backend.address, down])
+            + "  sidekick: {metrics: true}\n  rateLimits: [{name: all, requests: 1000}]\n",
         listener("secure", secure, &[backend.address])
             + &format!("  tls: {{certificateFile: {files}.crt, keyFile: {files}.key}}\n"),
     ]));
