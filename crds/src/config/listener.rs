@@ -141,6 +141,22 @@ pub struct Site {
     /// Requests and checks go to the backends within TLS. Without it they go in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,
+
+    /// What is spoken with the backends.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: Protocol,
+}
+
+/// What is spoken with the backends of a site. Http1: HTTP/1.1. Http2: HTTP/2, as gRPC needs it; in plain text without asking,
+/// within TLS a backend that does not agree to it (ALPN h2) fails. Auto: within TLS what the backend prefers, in plain text
+/// HTTP/1.1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    Http2,
+    Auto,
 }
 
 fn default_address() -> ListenAddress {

@@ -27,7 +27,7 @@ pub use balance::{
 };
 pub use health::{HOST_PATTERN, HealthCheck};
 pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};
-pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Site};
+pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Protocol, Site};
 pub use observe::{AccessLog, AccessLogFormat, MAX_REDACTED, Tracing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

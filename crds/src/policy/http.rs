@@ -10,8 +10,8 @@ use super::{AuthenticationSpec, ListenerTlsSpec, SiteTlsSpec};
 use crate::{
     config::{
         AccessLog, BackendLimits, Balance, DnsBackend, DownAnswer, HEADER_PATTERN, HealthCheck,
-        MAX_RATE_LIMITS, MAX_SITES, MAX_WEIGHT, OutlierDetection, RateLimit, SidekickPaths, Timeouts,
-        Tracing, TrafficDistribution,
+        MAX_RATE_LIMITS, MAX_SITES, MAX_WEIGHT, OutlierDetection, Protocol, RateLimit, SidekickPaths,
+        Timeouts, Tracing, TrafficDistribution,
     },
     schema,
     units::{AddressPattern, Duration, ListenAddress},
@@ -155,6 +155,12 @@ pub struct SiteSpec {
     /// Requests and checks go to the backends within TLS. Without it they go in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<SiteTlsSpec>,
+
+    /// What is spoken with the backends. Http1: HTTP/1.1. Http2: HTTP/2, as gRPC needs it; in plain text without asking, within
+    /// TLS a backend that does not agree to it (ALPN h2) fails. Auto: within TLS what the backend prefers, in plain text
+    /// HTTP/1.1. Clients choose for themselves: a listener takes both.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 /// One source of backends: exactly one of the fields.

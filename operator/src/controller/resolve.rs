@@ -84,6 +84,7 @@ impl Resolver<'_> {
                     name: site.name.clone(),
                     backends: site.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
                     tls: site.tls.as_ref().map(tls::site),
+                    protocol: site.protocol,
                 })
                 .collect(),
             health: listener.health.clone(),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crds::units::Address;
+use crds::{config::Protocol, units::Address};
 use tokio::sync::Notify;
 
 use super::{
@@ -31,6 +31,8 @@ pub struct Backend<D> {
     pub host: Option<Arc<str>>,
     /// How it is met within TLS; `None` in plain text.
     pub tls: Option<Peer>,
+    /// What it is asked in.
+    pub protocol: Protocol,
     pub detail: D,
     outstanding: AtomicUsize,
     /// Open connections, those under way among them.
@@ -66,6 +68,7 @@ impl<D: Default> Backend<D> {
             address,
             host: None,
             tls,
+            protocol: Protocol::default(),
             detail: D::default(),
             outstanding: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -86,6 +89,11 @@ impl<D: Default> Backend<D> {
     /// The same, found by this name.
     pub(super) fn named(self, host: Option<Arc<str>>) -> Self {
         Self { host, ..self }
+    }
+
+    /// The same, asked in this protocol.
+    pub(super) fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crds::units::Address;
+use crds::{config::Protocol, units::Address};
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use super::{
     Backend, Condition, Endpoint,
     check::{self, Report, Schedule},
     ejection::{Ejection, Record},
+    follow::SiteInput,
     outcome::Latency,
     route::Member,
     shared::Shared,
@@ -24,20 +25,27 @@ use crate::net::tls::{Client, Peer};
 const STEP: u32 = 5;
 const LEAST: u32 = 10;
 
-/// What makes a backend the same: another name, or other settings of TLS, and nothing of it can be kept.
+/// What makes a backend the same: another name, other settings of TLS or another protocol, and nothing of it can be kept.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) site: Arc<str>,
     address: Address,
     host: Option<Arc<str>>,
     tls: Option<Arc<Client>>,
+    protocol: Protocol,
 }
 
 impl Key {
-    pub(super) fn new(site: &Arc<str>, endpoint: &Endpoint, tls: Option<&Arc<Client>>) -> Self {
+    pub(super) fn new(site: &Arc<str>, endpoint: &Endpoint, input: &SiteInput) -> Self {
         // A name makes no difference to those who do not ask for it.
-        let host = endpoint.host.clone().filter(|_| tls.is_some());
-        Self { site: Arc::clone(site), address: endpoint.address.clone(), host, tls: tls.cloned() }
+        let host = endpoint.host.clone().filter(|_| input.tls.is_some());
+        Self {
+            site: Arc::clone(site),
+            address: endpoint.address.clone(),
+            host,
+            tls: input.tls.clone(),
+            protocol: input.protocol,
+        }
     }
 }
 
@@ -79,7 +87,7 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
             Arc::clone(start.shared),
             Latency::assumed(start.latency),
         );
-        let backend = Arc::new(backend.named(endpoint.host.clone()));
+        let backend = Arc::new(backend.named(endpoint.host.clone()).speaking(key.protocol));
         let check = start_check(&backend, start.schedule, start.reports);
         Self {
             backend,
@@ -211,7 +219,13 @@ fn start_check<D: Send + Sync + 'static>(
             (address, _) => address.clone(),
         };
         let checked = Arc::clone(&backend);
-        check::run(backend, schedule, || probe.check(&address, checked.tls.as_ref(), timeout), reports).await;
+        check::run(
+            backend,
+            schedule,
+            || probe.check(&address, checked.tls.as_ref(), checked.protocol, timeout),
+            reports,
+        )
+        .await;
     }))
 }
 

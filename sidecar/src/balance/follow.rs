@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use crds::config::Protocol;
 use futures::future::{pending, select_all};
 use tokio::{
     sync::{mpsc, watch},
@@ -40,6 +41,7 @@ pub struct SiteInput {
     pub backends: watch::Receiver<Arc<BackendSet>>,
     /// Requests and checks go within TLS; `None` in plain text.
     pub tls: Option<Arc<Client>>,
+    pub protocol: Protocol,
 }
 
 /// Follows the sets of some sites and checks their backends, until it is dropped.
@@ -248,7 +250,7 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
             let last = index + 1 == sites.len();
             let running = self.entries.keys().any(|key| key.site == name);
             let members = set.endpoints.iter().map(|endpoint| {
-                let key = Key::new(&name, endpoint, site.tls.as_ref());
+                let key = Key::new(&name, endpoint, site);
                 wanted.insert(key.clone());
                 self.member(key, endpoint, last, running, now)
             });

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crds::{
-    config::{BackendSource, BackendTls, HttpListener, PolicyReference, SidecarConfig, WeightedSource},
+    config::{
+        BackendSource, BackendTls, HttpListener, PolicyReference, Protocol, SidecarConfig, WeightedSource,
+    },
     units::Address,
 };
 
@@ -28,6 +30,7 @@ pub struct CheckedSite {
     name: String,
     sources: Vec<WeightedSource>,
     tls: Option<BackendTls>,
+    protocol: Protocol,
 }
 
 impl Checked {
@@ -40,6 +43,7 @@ impl Checked {
                 .map(|site| CheckedSite {
                     name: site.name.clone(),
                     tls: site.tls.clone(),
+                    protocol: site.protocol,
                     sources: site
                         .backends
                         .iter()
@@ -105,5 +109,9 @@ impl CheckedSite {
 
     pub fn tls(&self) -> Option<&BackendTls> {
         self.tls.as_ref()
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 }

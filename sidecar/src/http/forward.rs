@@ -115,6 +115,7 @@ impl Forward<'_> {
                 Err(Failure::Gone) => return Err(Unanswered::Gone),
                 Err(Failure::Body(bad)) => return Err(Unanswered::Refused(bad.into())),
                 Err(Failure::Unsent) => self.tries.unsent(&pool, connection.reused),
+                Err(Failure::Refused) => self.tries.refused(&pool),
                 Err(Failure::Broken(cause)) => {
                     self.tries.broken(&pool, &cause, connection.reused, latency());
                     let again = self.replayable && self.tries.may_send_again() && self.has_another();
@@ -159,7 +160,7 @@ impl Forward<'_> {
     }
 
     /// A pooled connection at first, a new one once a request was sent: what closed one may have closed the others too.
-    async fn connection(&self, pool: &Pool) -> Result<Connection, NoConnection> {
+    async fn connection(&self, pool: &Rc<Pool>) -> Result<Connection, NoConnection> {
         let pooled = self.tries.is_first() && !self.call.request.upgrade;
         if pooled && !self.replayable {
             // A request that cannot be sent again must not meet a close that has come but was not noticed yet: after the
@@ -170,7 +171,7 @@ impl Forward<'_> {
         match pooled.then(|| pool.take(Instant::now(), keep_alive)).flatten() {
             Some(connection) => Ok(connection),
             None => {
-                let opened = self.client.in_time(pool.connect(connect)).await;
+                let opened = self.client.in_time(pool.connect(self.call.request.upgrade, connect)).await;
                 opened.unwrap_or_else(|| Err(NoConnection::Failed(io::ErrorKind::TimedOut.into())))
             }
         }
@@ -197,7 +198,7 @@ impl Forward<'_> {
                 Err(Failure::Broken("closed the connection".to_owned()))
             }
             // A part of the body that was on its way is lost.
-            Err(Failure::Unsent) if self.upload.has_begun() => {
+            Err(Failure::Unsent | Failure::Refused) if self.upload.has_begun() => {
                 Err(Failure::Broken("closed the connection".to_owned()))
             }
             sent => sent,

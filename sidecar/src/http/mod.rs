@@ -1,4 +1,4 @@
-//! HTTP listeners: accept -> the HTTP/1.1 loop -> forward -> backend.
+//! HTTP listeners: accept -> the HTTP/1.1 loop -> forward -> backend. HTTP/2 is translated at both ends of that.
 //!
 //! The protocol loop hands a request to the forward step and writes the response it gets; neither knows the other. What is
 //! shared between threads are snapshots and counters. A request is never sent twice when that is not safe, and a body cut
@@ -14,6 +14,7 @@ mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod h1;
+mod h2;
 mod histogram;
 mod listener;
 mod message;
@@ -26,11 +27,12 @@ mod settings;
 mod sidekick_page;
 mod thread;
 mod trace;
+mod transport;
 mod tries;
 mod verdict;
 
-/// Protocols spoken within TLS, on both sides.
-pub const ALPN: &[&[u8]] = &[b"http/1.1"];
+/// Protocols that a listener speaks within TLS, the best one first.
+pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 pub use admit::Gate;
 pub use auth::{KeyFiles, KeysError};

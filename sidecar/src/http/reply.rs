@@ -99,12 +99,28 @@ impl Refusal {
     }
 }
 
+/// The content type of answers that are given in gRPC's terms: 200, with what happened in `grpc-status`.
+pub(super) const GRPC: &str = "application/grpc";
+
 /// Writes the whole answer. `connection` is the value of that field, where one is wanted.
 pub(super) fn write(answer: &OwnAnswer, out: &mut Vec<u8>, bodiless: bool, connection: Option<&str>) {
     let OwnAnswer { status, content_type, retry_after, fields, body } = answer;
-    let length = body.len();
+    let bodiless = bodiless || *content_type == GRPC;
     // Writing to a Vec cannot fail.
-    let _ = write!(out, "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n");
+    if *content_type == GRPC {
+        let code = grpc_code(*status);
+        let _ = write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Type: {GRPC}\r\nContent-Length: 0\r\ngrpc-status: {code}\r\n"
+        );
+        out.extend_from_slice(b"grpc-message: ");
+        write_grpc_message(out, body.trim_end());
+        out.extend_from_slice(b"\r\n");
+    } else {
+        let length = body.len();
+        let _ =
+            write!(out, "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n");
+    }
     if let Some(seconds) = retry_after {
         let _ = write!(out, "Retry-After: {seconds}\r\n");
     }
@@ -137,4 +153,48 @@ fn challenge(header: Option<&str>) -> String {
 /// Rounded up: who comes too early is refused again.
 fn seconds(wait: Duration) -> u32 {
     u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(u32::from(wait.subsec_nanos() > 0))
+}
+
+/// The code of gRPC for a status, as its specification maps them.
+fn grpc_code(status: StatusCode) -> u32 {
+    match status {
+        StatusCode::BAD_REQUEST => 13,
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
+        StatusCode::NOT_FOUND => 12,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => 14,
+        _ => 2,
+    }
+}
+
+/// Writes a text that may have anything in it.
+fn write_grpc_message(out: &mut Vec<u8>, message: &str) {
+    for byte in message.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => out.push(byte),
+            // Writing to a Vec cannot fail.
+            _ => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_grpc_is_told_in_its_own_terms() {
+        let full = Refusal::Full { listener: "a\u{e4}%".to_owned() };
+        let mut out = Vec::new();
+        write(&OwnAnswer { content_type: GRPC, ..full.answer(None) }, &mut out, false, None);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-status: 14\r\n\
+             grpc-message: every backend of listener a%C3%A4%25 has as many requests as its limits allow\r\n\
+             Retry-After: 1\r\n\r\n"
+        );
+    }
 }

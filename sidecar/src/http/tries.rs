@@ -17,14 +17,19 @@ const MAX_SENT: usize = 3;
 /// Connections that one request waits for in vain, at most.
 const MAX_UNREACHABLE: usize = 8;
 
+/// Refusals after which a backend is asked again where there is no other: what it had to do may be done by then.
+const MAX_REFUSALS: usize = 2;
+
 #[derive(Default)]
 pub(super) struct Tries {
     ids: Vec<u64>,
-    /// Failed on a connection that was used before, which says nothing about the backend: it may go again, on a new one.
+    /// Failed on a connection that was used before, or for the moment, which says nothing about the backend: it may go again,
+    /// on a new one.
     stale: Vec<u64>,
     last: Option<Rc<Pool>>,
     sent: usize,
     unreachable: usize,
+    refusals: usize,
     timed_out: bool,
     /// Site of a backend that was passed over because it has as many connections as it may.
     full: Option<Arc<str>>,
@@ -81,6 +86,16 @@ impl Tries {
         if !reused {
             self.failed(pool, "closed the connection");
             pool.backend.observe(Outcome::Broken, Duration::ZERO);
+        }
+    }
+
+    /// It did not take the request, as backends do that have enough to do.
+    pub(super) fn refused(&mut self, pool: &Rc<Pool>) {
+        self.sent -= 1;
+        self.refusals += 1;
+        self.failed(pool, "refused the request");
+        if self.refusals <= MAX_REFUSALS {
+            self.stale.push(pool.backend.id);
         }
     }
 

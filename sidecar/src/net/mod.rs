@@ -2,6 +2,7 @@
 
 mod accept;
 mod alarm;
+mod alpn;
 pub mod buffer;
 mod limits;
 mod listen;
@@ -14,6 +15,7 @@ mod workers;
 
 pub use accept::{Accepted, Acceptor, Slot};
 pub use alarm::Alarm;
+pub use alpn::{Spoken, offered, spoken};
 pub use limits::raise as raise_descriptor_limit;
 pub use listen::{Listening, bind, connect};
 pub use own_address::own_address;

@@ -1,16 +1,19 @@
 //! One check of one backend: connect, ask if there is something to ask, judge. No state, no schedule.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use crds::units::{Address, StatusRange};
-use http::{Request, StatusCode, header};
+use crds::{
+    config::Protocol,
+    units::{Address, StatusRange},
+};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
-use crate::net::{self, Stream, tls::Peer};
+use crate::net::{self, Spoken, Stream, tls::Peer};
 
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,47 +53,66 @@ pub enum Failure {
 
 impl Probe {
     /// Runs the check; never takes longer than `limit`.
-    pub async fn check(&self, address: &Address, tls: Option<&Peer>, limit: Duration) -> Result<(), Failure> {
-        timeout(limit, self.run(address, tls, limit)).await.map_err(|_| Failure::TimedOut(limit))?
+    pub async fn check(
+        &self,
+        address: &Address,
+        tls: Option<&Peer>,
+        protocol: Protocol,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        timeout(limit, self.run(address, tls, protocol, limit)).await.map_err(|_| Failure::TimedOut(limit))?
     }
 
-    async fn run(&self, address: &Address, tls: Option<&Peer>, limit: Duration) -> Result<(), Failure> {
+    async fn run(
+        &self,
+        address: &Address,
+        tls: Option<&Peer>,
+        protocol: Protocol,
+        limit: Duration,
+    ) -> Result<(), Failure> {
+        let offered = net::offered(protocol);
         let stream =
-            net::connect(address, tls, &[b"http/1.1"], limit).await.map_err(|error| match error.kind() {
+            net::connect(address, tls, offered, limit).await.map_err(|error| match error.kind() {
                 io::ErrorKind::ConnectionRefused => Failure::Refused,
                 io::ErrorKind::NotFound => Failure::NoSocket,
                 io::ErrorKind::TimedOut => Failure::TimedOut(limit),
                 _ => Failure::Connect(error),
             })?;
+        let spoken = net::spoken(&stream, protocol).map_err(Failure::Connect)?;
         match self {
             Self::Tcp => Ok(()),
-            Self::Http(get) => get.run(stream, address).await,
+            Self::Http(get) => get.run(stream, spoken, address).await,
         }
     }
 }
 
 impl Get {
-    async fn run(&self, stream: Stream, address: &Address) -> Result<(), Failure> {
+    async fn run(&self, stream: Stream, spoken: Spoken, address: &Address) -> Result<(), Failure> {
         let path = &self.path;
-        let failed = |source| Failure::Http { path: path.clone(), source };
-        let request = Request::get(path)
-            .header(header::HOST, self.host.clone().unwrap_or_else(|| host(address)))
-            .header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONNECTION, "close")
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| Failure::Path(path.clone()))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        let mut connection = std::pin::pin!(connection);
-        let mut response = std::pin::pin!(sender.send_request(request));
-        let response = tokio::select! {
-            biased;
-            response = &mut response => response,
-            ended = &mut connection => match ended {
-                Ok(()) => response.await,
+        let host = self.host.clone().unwrap_or_else(|| host(address));
+        let request =
+            Request::get(path).header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")));
+        let request = match spoken {
+            Spoken::Http1 => request.header(header::HOST, host).header(header::CONNECTION, "close"),
+            Spoken::Http2 => {
+                let scheme = if stream.is_tls() { "https" } else { "http" };
+                request.uri(format!("{scheme}://{host}{path}"))
+            }
+        };
+        let request = request.body(Empty::<Bytes>::new()).map_err(|_| Failure::Path(path.clone()))?;
+        let io = TokioIo::new(stream);
+        let asked = match spoken {
+            Spoken::Http1 => match http1::handshake(io).await {
+                Ok((mut sender, connection)) => ask(sender.send_request(request), connection).await,
+                Err(error) => Err(error),
+            },
+            Spoken::Http2 => match http2::handshake(TokioExecutor::new(), io).await {
+                Ok((mut sender, connection)) => ask(sender.send_request(request), connection).await,
                 Err(error) => Err(error),
             },
         };
-        self.judge(response.map_err(failed)?.status())
+        let status = asked.map_err(|source| Failure::Http { path: path.clone(), source })?.status();
+        self.judge(status)
     }
 
     fn judge(&self, status: StatusCode) -> Result<(), Failure> {
@@ -99,6 +121,22 @@ impl Get {
         }
         let expected: Vec<_> = self.expected.iter().map(StatusRange::to_string).collect();
         Err(Failure::Status { path: self.path.clone(), status, expected: expected.join(" or ") })
+    }
+}
+
+/// Waits for the answer, while the connection is driven.
+async fn ask<B>(
+    response: impl Future<Output = hyper::Result<Response<B>>>,
+    connection: impl Future<Output = hyper::Result<()>>,
+) -> hyper::Result<Response<B>> {
+    let (mut response, mut connection) = (pin!(response), pin!(connection));
+    tokio::select! {
+        biased;
+        response = &mut response => response,
+        ended = &mut connection => match ended {
+            Ok(()) => response.await,
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -148,14 +186,14 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_expected_is_good() {
         let ok = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        ready().check(&ok, None, LIMIT).await.unwrap();
+        ready().check(&ok, None, Protocol::Http1, LIMIT).await.unwrap();
         let empty = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
-        expecting(&["200-299"]).check(&empty, None, LIMIT).await.unwrap();
+        expecting(&["200-299"]).check(&empty, None, Protocol::Http1, LIMIT).await.unwrap();
         for (expected, message) in [
             (&["200"][..], "GET /ready answered 204 No Content, not 200"),
             (&["200-203", "401"], "GET /ready answered 204 No Content, not 200-203 or 401"),
         ] {
-            let error = expecting(expected).check(&empty, None, LIMIT).await.unwrap_err();
+            let error = expecting(expected).check(&empty, None, Protocol::Http1, LIMIT).await.unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }
@@ -177,7 +215,7 @@ mod tests {
             expected: vec!["200".parse().unwrap()],
         };
         let probe = Probe::Http(get);
-        let (head, checked) = tokio::join!(asked, probe.check(&address, None, LIMIT));
+        let (head, checked) = tokio::join!(asked, probe.check(&address, None, Protocol::Http1, LIMIT));
         checked.unwrap();
         assert!(head.contains("host: s3.example.com\r\n"), "{head}");
     }
@@ -185,21 +223,30 @@ mod tests {
     #[tokio::test]
     async fn silence_is_a_failure_after_the_time_limit() {
         let silent = server(None).await;
-        assert!(matches!(ready().check(&silent, None, LIMIT).await, Err(Failure::TimedOut(_))));
-        Probe::Tcp.check(&silent, None, LIMIT).await.unwrap();
+        assert!(matches!(
+            ready().check(&silent, None, Protocol::Http1, LIMIT).await,
+            Err(Failure::TimedOut(_))
+        ));
+        Probe::Tcp.check(&silent, None, Protocol::Http1, LIMIT).await.unwrap();
     }
 
     #[tokio::test]
     async fn garbage_is_a_failure() {
         let garbage = server(Some("SSH-2.0-OpenSSH_9.9\r\n")).await;
-        assert!(matches!(ready().check(&garbage, None, LIMIT).await, Err(Failure::Http { .. })));
+        assert!(matches!(
+            ready().check(&garbage, None, Protocol::Http1, LIMIT).await,
+            Err(Failure::Http { .. })
+        ));
     }
 
     #[tokio::test]
     async fn a_closed_port_is_refused() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         for probe in [Probe::Tcp, ready()] {
-            assert!(matches!(probe.check(&address, None, LIMIT).await, Err(Failure::Refused)));
+            assert!(matches!(
+                probe.check(&address, None, Protocol::Http1, LIMIT).await,
+                Err(Failure::Refused)
+            ));
         }
     }
 }

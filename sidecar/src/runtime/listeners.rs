@@ -171,6 +171,7 @@ impl Listeners {
             sites.push(SiteInput {
                 name: site.name().to_owned(),
                 tls: site.tls().map(client).transpose()?,
+                protocol: site.protocol(),
                 backends: known
                     .map_or_else(|| discovery.subscribe(site.sources()), |(_, backends)| (*backends).clone()),
             });

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::support::{
     Backend, Sidecar, Site,
+    h2::H2Client,
     tls::{Authority, Terminator, Visitor, Volume, expired, server_config},
 };
 
@@ -34,7 +35,7 @@ async fn before(settings: &ListenerTls, backend: &Backend) -> Sidecar {
 }
 
 #[tokio::test]
-async fn a_listener_speaks_tls_1_2_and_1_3_and_agrees_on_http_1_1() {
+async fn a_listener_speaks_tls_1_2_and_1_3_and_agrees_on_what_the_client_speaks() {
     let (authority, backend) = (Authority::new(), Backend::named("one").await);
     let volume = Volume::of(&authority.issue(&["app.test"]), &authority);
     let sidecar = before(&volume.listener(), &backend).await;
@@ -42,15 +43,19 @@ async fn a_listener_speaks_tls_1_2_and_1_3_and_agrees_on_http_1_1() {
         (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
         (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
     ] {
-        let visitor = Visitor {
-            versions: vec![version],
-            alpn: vec![b"h2", b"http/1.1"],
-            ..Visitor::trusting(&authority.pem)
-        };
+        let visitor =
+            Visitor { versions: vec![version], alpn: vec![b"http/1.1"], ..Visitor::trusting(&authority.pem) };
         let mut secure = visitor.connect(sidecar.address(), "app.test").await.unwrap();
         assert_eq!((secure.version, secure.alpn), (Some(expected), Some(b"http/1.1".to_vec())));
         assert_eq!(secure.client.get("/").await.text(), "one");
         assert_eq!(secure.client.get("/").await.text(), "one", "the connection is kept");
+
+        let visitor = Visitor { alpn: vec![b"http/1.1", b"h2"], ..visitor };
+        let secure = visitor.connect(sidecar.address(), "app.test").await.unwrap();
+        assert_eq!(secure.alpn.as_deref(), Some(&b"h2"[..]), "the best that both speak");
+        let client = H2Client::over(secure.client.into_stream()).await;
+        assert_eq!(client.get("/").await.text(), "one");
+        assert_eq!(client.get("/").await.text(), "one");
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 use crds::{
     config::{
         BackendLimits, BackendSource, BackendTls, Balance, DnsBackend, DownAnswer, HealthCheck, HttpListener,
-        KeyPairFiles, ListenerTls, OutlierDetection, SelfSigned, SidecarConfig, SidekickPaths, Site,
-        Timeouts, TlsVersion, TrafficDistribution, WeightedSource,
+        KeyPairFiles, ListenerTls, OutlierDetection, Protocol, SelfSigned, SidecarConfig, SidekickPaths,
+        Site, Timeouts, TlsVersion, TrafficDistribution, WeightedSource,
     },
     units::{self, ListenAddress, UnitError},
 };
@@ -153,7 +153,7 @@ fn site(site: &SiteArgument, number: usize, arguments: &Arguments) -> Result<Sit
     sources.extend(addresses.chunks(ADDRESSES).map(|some| BackendSource::Addresses(some.to_vec())));
     let backends = sources.into_iter().map(|source| WeightedSource::from(source).into()).collect();
     let tls = site.tls.then(|| backend_tls(arguments)).transpose()?;
-    Ok(Site { name: format!("site{number}"), backends, tls })
+    Ok(Site { name: format!("site{number}"), backends, tls, protocol: Protocol::Http1 })
 }
 
 fn health(arguments: &Arguments) -> HealthCheck {

@@ -50,7 +50,7 @@ pub(super) struct Peer {
 /// What a connection's request has come to so far.
 #[derive(Default)]
 pub(super) struct Note {
-    pub(super) peer: Peer,
+    pub(super) peer: Rc<Peer>,
     pool: RefCell<Option<Rc<Pool>>>,
     tries: Cell<u32>,
     status: Cell<Option<u16>>,
@@ -113,7 +113,12 @@ impl Peer {
 
 impl Note {
     pub(super) fn of(stream: &Stream) -> Rc<Self> {
-        Rc::new(Self { peer: Peer::of(stream), ..Self::default() })
+        Self::about(Rc::new(Peer::of(stream)))
+    }
+
+    /// Of one of the requests that a client has under way at once.
+    pub(super) fn about(peer: Rc<Peer>) -> Rc<Self> {
+        Rc::new(Self { peer, ..Self::default() })
     }
 
     fn clear(&self) {

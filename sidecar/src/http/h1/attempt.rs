@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     http::{
+        h2::Unsent,
         message::{BadRequest, Framing, MAX_HEAD, RequestHead, ResponseHead, Version},
         settings::Timeouts,
     },
@@ -32,6 +33,8 @@ const MOST_INTERIM: u32 = 16;
 pub(in crate::http) enum Failure {
     /// The connection was closed before anything of the request was written: it may go to any other.
     Unsent,
+    /// The backend has said that it did not take the request, which may go to any other.
+    Refused,
     /// The request may have reached the backend.
     Broken(String),
     /// Given up after this time, since the request may, and is going to, be sent elsewhere.
@@ -232,7 +235,7 @@ impl Attempt<'_> {
             match ready!(self.backend.poll_fill(context, SMALL, MAX_HEAD)) {
                 Ok(1..) => {}
                 Ok(0) => return broken("closed the connection".to_owned()),
-                Err(error) => return broken(describe(&error)),
+                Err(error) => return Poll::Ready(Err(failure(&error))),
             }
         }
     }
@@ -262,6 +265,16 @@ impl Attempt<'_> {
             return Poll::Ready(());
         }
         if self.upload.complete || self.upload.gated { wire.poll_gone(context) } else { Poll::Pending }
+    }
+}
+
+/// What an error of the connection to a backend means for the request.
+fn failure(error: &io::Error) -> Failure {
+    match Unsent::of(error) {
+        Some(Unsent::Refused) => Failure::Refused,
+        Some(Unsent::GoingAway) => Failure::Unsent,
+        Some(Unsent::Unfit) => Failure::Body(BadRequest::NotHttp2),
+        None => Failure::Broken(describe(error)),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Duration};
 
 use crds::config::DownAnswer;
-use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     time::{Instant, timeout, timeout_at},
@@ -12,16 +11,18 @@ use tokio::{
 use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
     http::{
-        access::{Entry, Note},
+        access::{Entry, Note, Peer},
         exchange::Inflight,
         forward::{Call, Unanswered, forward},
         forwarded,
+        h2::{self, Inbound},
         message::{BadRequest, Edits, Framing, MAX_HEAD, Method, RequestHead, Version},
         own_paths::{OwnAnswer, OwnPath},
         reply::{self, Refusal},
         settings::Timeouts,
         sidekick_page,
         thread::{Scratch, Thread},
+        transport::Transport,
     },
     net::{Accepted, Alarm, Slot, buffer::SMALL},
 };
@@ -52,7 +53,8 @@ pub(in crate::http) struct Client {
     answering: bool,
     /// For the access log.
     pub(in crate::http) note: Rc<Note>,
-    _slot: Slot,
+    /// Counts the connection; a lane of HTTP/2 has none of its own.
+    _slot: Option<Slot>,
 }
 
 /// How a request left its connection.
@@ -77,33 +79,87 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
         }
     };
     let note = Note::of(&stream);
-    let timeouts = thread.settings().timeouts;
-    let mut client = Client {
-        wire: Wire::new(stream),
-        alarm: Alarm::after(timeouts.idle),
-        timeouts,
-        due: None,
-        answering: false,
-        note,
-        _slot: slot,
-    };
+    let mut client = Client::new(&thread, stream.into(), note, Some(slot));
     // A drain wakes all connections, and only idle ones have something to do then.
     let _registered = poll_fn(|context| Poll::Ready(thread.register(context.waker()))).await;
-    let next = loop {
-        if !client.has_more(&thread).await {
-            break Next::Gone;
+    match client.speaks_http2(&thread).await {
+        None => {}
+        Some(false) => client.run(&thread).await,
+        Some(true) => {
+            let peer = Rc::clone(&client.note.peer);
+            // On the heap, so that a connection in HTTP/1.1 is no larger for it.
+            Box::pin(h2::serve(&thread, &mut client.wire, peer)).await;
         }
-        let mut scratch = thread.lend();
-        let next = client.serve_one(&thread, &mut scratch).await;
-        thread.give_back(scratch);
-        if !matches!(next, Next::Request) {
-            break next;
-        }
-    };
-    client.end(next).await;
+    }
+}
+
+/// Serves the requests of one lane of a client's connection in HTTP/2.
+pub(in crate::http) async fn serve_lane(thread: Rc<Thread>, lane: Inbound, peer: Rc<Peer>) {
+    let client = Client::new(&thread, Transport::Inbound(Box::new(lane)), Note::about(peer), None);
+    let _registered = poll_fn(|context| Poll::Ready(thread.register(context.waker()))).await;
+    client.run(&thread).await;
 }
 
 impl Client {
+    fn new(thread: &Thread, stream: Transport, note: Rc<Note>, slot: Option<Slot>) -> Self {
+        let timeouts = thread.settings().timeouts;
+        Self {
+            wire: Wire::new(stream),
+            alarm: Alarm::after(timeouts.idle),
+            timeouts,
+            due: None,
+            answering: false,
+            note,
+            _slot: slot,
+        }
+    }
+
+    /// Serves one request after the other until the connection ends.
+    async fn run(mut self, thread: &Rc<Thread>) {
+        let next = loop {
+            if !self.has_more(thread).await {
+                break Next::Gone;
+            }
+            let mut scratch = thread.lend();
+            let next = self.serve_one(thread, &mut scratch).await;
+            thread.give_back(scratch);
+            if !matches!(next, Next::Request) {
+                break next;
+            }
+        };
+        self.end(next).await;
+    }
+
+    /// Whether the client has agreed to HTTP/2 within TLS, or begins with its preface; none when nothing comes. Asked once,
+    /// before the first request.
+    async fn speaks_http2(&mut self, thread: &Thread) -> Option<bool> {
+        if self.wire.stream.agreed_on_http2() {
+            return Some(true);
+        }
+        if !self.has_more(thread).await {
+            return None;
+        }
+        self.alarm.set_after(HEAD);
+        poll_fn(|context| {
+            loop {
+                let input = self.wire.input();
+                let known = input.len().min(h2::PREFACE.len());
+                if input[..known] != h2::PREFACE[..known] {
+                    return Poll::Ready(Some(false));
+                }
+                if known == h2::PREFACE.len() {
+                    return Poll::Ready(Some(true));
+                }
+                match self.wire.poll_fill(context, SMALL, MAX_HEAD) {
+                    Poll::Ready(Ok(1..)) => {}
+                    Poll::Ready(_) => return Poll::Ready(None),
+                    Poll::Pending => return self.alarm.poll(context).map(|()| None),
+                }
+            }
+        })
+        .await
+    }
+
     /// Waits for the first byte of a request. False when none will come.
     async fn has_more(&mut self, thread: &Thread) -> bool {
         self.due = None;
@@ -228,10 +284,14 @@ impl Client {
         unread: bool,
     ) -> Next {
         let down = refusal.blames_backends() && thread.settings().down_answer == DownAnswer::BackendDown;
-        let answer =
+        let mut answer =
             refusal.answer(down.then(|| request.path().split(|byte| *byte == b'?').next()).flatten());
         thread.counters.answered(answer.status);
         self.note.caused_by(refusal.cause());
+        // Of a request that is none, nothing is known.
+        if !matches!(refusal, Refusal::BadRequest(_)) && request.is_grpc() {
+            answer.content_type = reply::GRPC;
+        }
         self.reply(thread, request, &answer, unread).await
     }
 
@@ -353,8 +413,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         if self.answering {
-            // A failure leaves an ordinary close, which is all that can be done.
-            let _ = SockRef::from(&self.wire.stream).set_linger(Some(Duration::ZERO));
+            self.wire.stream.end_with_reset();
         }
     }
 }

@@ -10,5 +10,5 @@ mod relay;
 mod wire;
 
 pub(super) use attempt::{Attempt, Failure, Upload};
-pub(super) use client::{Client, serve};
+pub(super) use client::{Client, serve, serve_lane};
 pub(super) use wire::Wire;

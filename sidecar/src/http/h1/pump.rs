@@ -328,7 +328,7 @@ mod tests {
 
     fn wire() -> (Wire, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Wire::new(ours.into()), theirs)
+        (Wire::new(crate::net::Stream::from(ours).into()), theirs)
     }
 
     /// Polls once, and expects that there is more to wait for.

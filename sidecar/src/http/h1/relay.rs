@@ -166,6 +166,9 @@ async fn receive(
         if let Poll::Ready(done) = download.poll(context, &mut exchange.connection.wire, &mut client.wire) {
             return Poll::Ready(done);
         }
+        if client.wire.stream.poll_taken_back(context).is_ready() {
+            return Poll::Ready(Err(PumpError::Sink(io::ErrorKind::ConnectionReset.into())));
+        }
         ready!(client.poll_stalled(context, &mut progress, download.moved() + upload.bytes()));
         if let Some(total) = client.overdue() {
             return Poll::Ready(Err(PumpError::Overdue(total)));

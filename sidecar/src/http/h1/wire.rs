@@ -8,9 +8,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::{
-    Stream,
-    buffer::{Buffer, SMALL},
+use crate::{
+    http::transport::Transport,
+    net::buffer::{Buffer, SMALL},
 };
 
 /// Bodies up to this size are copied behind the head, which is cheaper than a write of two pieces.
@@ -22,7 +22,7 @@ const KEPT: usize = 2 * 1024;
 /// A connection's two directions.
 #[derive(Debug)]
 pub(in crate::http) struct Wire {
-    pub(super) stream: Stream,
+    pub(super) stream: Transport,
     /// None while there is nothing in it.
     input: Option<Buffer>,
     pub(in crate::http) output: Output,
@@ -40,7 +40,7 @@ pub(in crate::http) struct Output {
 }
 
 impl Wire {
-    pub(in crate::http) fn new(stream: Stream) -> Self {
+    pub(in crate::http) fn new(stream: Transport) -> Self {
         Self { stream, input: None, output: Output::default(), written: 0 }
     }
 
@@ -175,6 +175,53 @@ impl Wire {
     /// All that was written has been sent.
     pub(super) fn is_flushed(&self) -> bool {
         self.output.is_empty() && !self.output.unflushed
+    }
+}
+
+/// The bytes as they come: what was read and not taken is the first of them. For who takes the connection over.
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.input.is_none() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let count = self.input().len().min(buffer.remaining());
+        buffer.put_slice(&self.input()[..count]);
+        self.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

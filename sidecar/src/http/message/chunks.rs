@@ -61,6 +61,11 @@ impl Default for Chunks {
 }
 
 impl Chunks {
+    /// Bytes of the body that come next; 0 where it is the coding that goes on.
+    pub(in crate::http) fn data_left(&self) -> u64 {
+        if self.state == State::Data { self.size } else { 0 }
+    }
+
     /// Takes the longest run of one kind from the front. `bytes` must not be empty.
     pub(in crate::http) fn step(&mut self, bytes: &[u8]) -> Result<Part, BadChunks> {
         if self.state == State::Data {

@@ -69,6 +69,8 @@ pub(in crate::http) enum BadRequest {
     Chunks,
     #[error("the request's body ended early")]
     CutShort,
+    #[error("the request's target or Host cannot be written in HTTP/2, which the backend is asked in")]
+    NotHttp2,
     #[error("nothing of the request's body has come for a long time")]
     Stalled,
 }
@@ -191,6 +193,11 @@ impl RequestHead {
 
     pub(in crate::http) fn method(&self) -> &[u8] {
         &self.fields.text()[..self.method_end]
+    }
+
+    /// Its client understands answers in gRPC alone.
+    pub(in crate::http) fn is_grpc(&self) -> bool {
+        self.fields.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
     }
 
     /// Path and query as they came; `/` for a URL without path.

@@ -38,6 +38,11 @@ fn words(error: &Error) -> String {
         Error::AlertReceived(AlertDescription::UnrecognisedName) => {
             "the other side does not serve this name: set tls.serverName to one that it does".to_owned()
         }
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the other side speaks none of the protocols that it was offered (ALPN): set protocol of the site to one that \
+             it speaks, or to Auto"
+                .to_owned()
+        }
         Error::AlertReceived(alert) => format!("the other side ended the handshake ({alert:?})"),
         Error::NoCertificatesPresented => "the client showed no certificate, and one is required".to_owned(),
         Error::NoApplicationProtocol => "no protocol in common (ALPN)".to_owned(),

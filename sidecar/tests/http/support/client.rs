@@ -27,6 +27,11 @@ impl Client {
         Self { reader: BufReader::new(reader), writer }
     }
 
+    /// The connection, before anything was read.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.reader.into_inner().reunite(self.writer).unwrap()
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         in_time("sending", self.writer.write_all(bytes.as_ref())).await.unwrap();
     }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod client;
+pub(crate) mod h2;
 mod output;
 mod recorder;
 pub(crate) mod tls;
@@ -12,7 +13,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 pub(crate) use backend::Backend;
 pub(crate) use client::Client;
 use crds::{
-    config::HttpListener,
+    config::{HttpListener, Protocol},
     units::{Address, ListenAddress},
 };
 pub(crate) use output::Output;
@@ -65,16 +66,27 @@ pub(crate) struct Site {
     name: String,
     sets: watch::Sender<Arc<BackendSet>>,
     tls: Option<Arc<tls::Client>>,
+    protocol: Protocol,
 }
 
 impl Site {
     pub(crate) fn new(name: &str, backends: &[SocketAddr]) -> Self {
-        Self { name: name.to_owned(), sets: watch::Sender::new(set(backends)), tls: None }
+        Self {
+            name: name.to_owned(),
+            sets: watch::Sender::new(set(backends)),
+            tls: None,
+            protocol: Protocol::Http1,
+        }
     }
 
     /// A site that is met within TLS.
     pub(crate) fn within(tls: Arc<tls::Client>, backends: &[SocketAddr]) -> Self {
         Self { tls: Some(tls), ..Self::new("primary", backends) }
+    }
+
+    /// The same, with this protocol spoken.
+    pub(crate) fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     pub(crate) fn set(&self, backends: &[SocketAddr]) {
@@ -86,7 +98,12 @@ impl Site {
     }
 
     pub(crate) fn input(&self) -> SiteInput {
-        SiteInput { name: self.name.clone(), backends: self.sets.subscribe(), tls: self.tls.clone() }
+        SiteInput {
+            name: self.name.clone(),
+            backends: self.sets.subscribe(),
+            tls: self.tls.clone(),
+            protocol: self.protocol,
+        }
     }
 }
 
