@@ -33,7 +33,7 @@ test-s3: ## Run S3 clients through the sidecar against MinIO, which is built onc
 	$(CARGO) test --release --workspace --test s3
 
 .PHONY: test-protocols
-test-protocols: ## Run WebSocket clients and servers through the sidecar
+test-protocols: ## Run WebSocket and gRPC clients and servers through the sidecar
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) test --release --workspace --test protocols
 
