@@ -10,6 +10,7 @@ mod failures;
 mod forwarding;
 mod h2_backends;
 mod h2_clients;
+mod h2_smuggling;
 mod h2_streams;
 mod lifecycle;
 mod limits;

@@ -18,8 +18,14 @@ const MOST_FIELDS: usize = 160;
 
 /// A request of HTTP/2 that HTTP/1.1 could not tell from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the Host header is not that of :authority, or a head without a body announces one")]
-pub(super) struct Malformed;
+pub(super) enum Malformed {
+    #[error("its Host is not what :authority says, or there are several")]
+    Host,
+    #[error("its :path is no path")]
+    Path,
+    #[error("it announces a body, and has none")]
+    Length,
+}
 
 /// Writes a client's head in HTTP/1.1, where the strict reader of the loop judges it once more. `ended`: there is no body.
 pub(super) fn write_request(
@@ -30,11 +36,15 @@ pub(super) fn write_request(
     let host = host(parts)?;
     let length = parts.headers.get(header::CONTENT_LENGTH);
     if ended && length.is_some_and(|length| length.as_bytes() != b"0") {
-        return Err(Malformed);
+        return Err(Malformed::Length);
+    }
+    let target = parts.uri.path_and_query().map(PathAndQuery::as_str);
+    if target.is_some_and(|target| !target.starts_with('/') && target != "*") {
+        // A whole URL would name another host.
+        return Err(Malformed::Path);
     }
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b' ');
-    let target = parts.uri.path_and_query().map(PathAndQuery::as_str);
     let authority = parts.uri.authority().map(Authority::as_str);
     out.extend_from_slice(target.or(authority).unwrap_or("*").as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -68,7 +78,7 @@ fn host(parts: &request::Parts) -> Result<Option<&[u8]>, Malformed> {
     let (field, another) = (fields.next(), fields.next());
     let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
     let differs = matches!((authority, field), (Some(a), Some(b)) if !a.eq_ignore_ascii_case(b));
-    if another.is_some() || differs { Err(Malformed) } else { Ok(authority.or(field)) }
+    if another.is_some() || differs { Err(Malformed::Host) } else { Ok(authority.or(field)) }
 }
 
 fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
