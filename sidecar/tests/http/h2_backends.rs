@@ -366,3 +366,31 @@ async fn calls_of_grpc_say_that_they_take_trailers() {
     assert_eq!(answer.text(), "message");
     assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
 }
+
+#[tokio::test]
+async fn backends_that_come_and_go_cost_no_request() {
+    let backends = [H2Backend::named("ok").await, H2Backend::named("ok").await];
+    let sidecar = before(&[&backends[0]]).await;
+    let client = H2Client::connect(sidecar.address()).await;
+    let done = std::cell::Cell::new(false);
+    let asking = async {
+        let loops = (0..16).map(|_| async {
+            while !done.get() {
+                assert_eq!(client.get("/").await.text(), "ok");
+            }
+        });
+        futures::future::join_all(loops).await
+    };
+    let changing = async {
+        let [first, second] = [backends[0].address, backends[1].address];
+        for round in 0..30 {
+            sidecar.sites[0].set([&[first][..], &[second], &[first, second]][round % 3]);
+            let sent = || backends.iter().map(|backend| backend.requests().len()).sum::<usize>();
+            let before = sent();
+            until("requests go on", || sent() > before + 40).await;
+        }
+        done.set(true);
+    };
+    in_time("all of it", async { tokio::join!(asking, changing) }).await;
+    assert!(backends.iter().all(|backend| !backend.requests().is_empty()));
+}
