@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     http::transport::Transport,
-    net::buffer::{Buffer, SMALL},
+    net::buffer::{Buffer, LARGE, SMALL},
 };
 
 /// Bodies up to this size are copied behind the head, which is cheaper than a write of two pieces.
@@ -185,6 +185,10 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.input.is_none() && self.stream.as_tcp().is_some() {
+            // Frames are shorter than what a socket has at hand, and are asked for one by one.
+            ready!(self.poll_fill(context, LARGE, LARGE))?;
+        }
         if self.input.is_none() {
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }

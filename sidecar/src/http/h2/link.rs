@@ -17,7 +17,7 @@ use tokio::{sync::oneshot, task::spawn_local};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{FRAME, HEADERS, SEND_BUFFER, STREAM_WINDOW, broken::describe, outbound::Outbound};
-use crate::net::Stream;
+use crate::{http::h1::Wire, net::Stream};
 
 /// Streams at once on one connection, if the backend allows as many: beyond it there is another connection.
 const MOST_STREAMS: u32 = 100;
@@ -71,7 +71,7 @@ impl Link {
             .max_header_list_size(HEADERS)
             .max_send_buffer_size(SEND_BUFFER)
             .initial_max_send_streams(UNHEARD);
-        let (sender, connection) = builder.handshake(stream).await.map_err(describe)?;
+        let (sender, connection) = builder.handshake(Wire::new(stream.into())).await.map_err(describe)?;
         let (told, heard) = oneshot::channel();
         let task = AbortOnDropHandle::new(spawn_local(drive(connection, sender.clone(), told)));
         match heard.await {
@@ -125,7 +125,7 @@ impl Link {
 
 /// Drives a connection to its end. Tells when the backend's settings are there, or why they never will be.
 async fn drive(
-    mut connection: Connection<Stream, Bytes>,
+    mut connection: Connection<Wire, Bytes>,
     sender: SendRequest<Bytes>,
     told: oneshot::Sender<io::Result<()>>,
 ) {
