@@ -156,6 +156,7 @@ fn site_changes(one: SocketAddr, two: SocketAddr, secure: SocketAddr) -> Vec<(&'
         ("backends", json!([{"addresses": [two]}])),
         ("backends", json!([{"addresses": [one], "weight": 0}, {"addresses": [two], "weight": 7}])),
         ("tls", json!({"tls": {"insecureSkipVerify": true}, "backends": secured})),
+        ("protocol", json!({"protocol": "Http2", "tls": {"insecureSkipVerify": true}, "backends": secured})),
     ]
 }
 
