@@ -75,7 +75,7 @@ impl Pool {
 
     /// The connection used last that is good for another request.
     pub(super) fn take(&self, now: Instant, keep_alive: Duration) -> Option<Connection> {
-        if let Some((stream, reused)) = self.links.take() {
+        if let Some((stream, reused)) = self.links.take(now, keep_alive) {
             return Some(Connection::of_link(stream, reused));
         }
         let mut idle = self.idle.borrow_mut();
@@ -103,7 +103,7 @@ impl Pool {
             return Ok(Connection::new(stream, open));
         }
         for _ in 0..MOST_MEETINGS {
-            if let Some((stream, reused)) = self.links.take() {
+            if let Some((stream, reused)) = self.links.take(Instant::now(), Duration::MAX) {
                 return Ok(Connection::of_link(stream, reused));
             }
             let meet = || Rc::clone(self).meet(protocol, limit);

@@ -189,6 +189,21 @@ async fn what_could_be_read_in_two_ways_never_reaches_a_backend() {
 }
 
 #[tokio::test]
+async fn a_preface_is_followed_by_frames_or_by_nothing() {
+    let backend = Backend::answering(OK).await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let mut stream = TcpStream::connect(sidecar.address()).await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET /evil HTTP/1.1\r\nHost: app\r\n\r\n")
+        .await
+        .unwrap();
+    let mut rest = Vec::new();
+    // A reset is an end too.
+    let _ = in_time("the end", stream.read_to_end(&mut rest)).await;
+    assert!(!rest.starts_with(b"HTTP/1.1") && backend.requests().is_empty());
+}
+
+#[tokio::test]
 async fn a_body_of_another_length_is_never_a_whole_one() {
     for (length, body) in
         [("5", "abc"), ("3", "abcGET /evil HTTP/1.1\r\nHost: app\r\n\r\n"), ("0", "abc"), ("1000000", "")]
@@ -235,12 +250,15 @@ async fn trailers_that_frame_or_route_a_message_are_refused() {
     }
 }
 
+/// Method, path, fields and body of a request.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+
 #[tokio::test]
 async fn a_backend_sees_the_same_request_in_either_protocol() {
     let backend = Backend::answering(OK).await;
     let sidecar = Sidecar::start(&[backend.address]).await;
     let long = "x".repeat(100_000);
-    let cases: [(&str, &str, &[(&str, &str)], Option<&str>); 12] = [
+    let cases: [Case<'_>; 12] = [
         ("GET", "/", &[], None),
         ("HEAD", "//a//b/../c?x=%2f&&y", &[("accept-encoding", "gzip,  br;q=0")], None),
         (

@@ -133,7 +133,7 @@ async fn a_request_that_can_be_read_in_two_ways_is_refused_before_a_backend_sees
         (headed("GET / HTTP/2.0\r\nHost: a"), 400),
         (headed("GET /\r\nHost: a"), 400),
         (headed("G\u{c9}T / HTTP/1.1\r\nHost: a"), 400),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned() + SMUGGLED, 400),
+        ("PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n".to_owned() + SMUGGLED, 400),
         (headed("CONNECT a:80 HTTP/1.1\r\nHost: a:80"), 400),
         // Hosts that are two.
         (headed("GET / HTTP/1.1\r\nHost: a\r\nHost: b"), 400),

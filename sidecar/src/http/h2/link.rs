@@ -105,21 +105,19 @@ impl Link {
         Some(Outbound::new(sender, self.scheme.clone(), place))
     }
 
-    /// It takes more requests: the backend has neither closed it nor said that it will.
-    pub(super) fn is_open(&self) -> bool {
+    /// It takes more requests: the backend has neither closed it nor said that it will, and it was not idle for so long.
+    pub(super) fn is_good(&self, now: Instant, limit: Duration) -> bool {
+        let idle = || now.saturating_duration_since(self.idle_since.get());
+        if self.retired.get() || self.streams.get() == 0 && idle() >= limit {
+            return false;
+        }
         let mut context = Context::from_waker(Waker::noop());
-        let ready = self.sender.borrow_mut().poll_ready(&mut context);
-        !self.retired.get() && !matches!(ready, Poll::Ready(Err(_)))
+        !matches!(self.sender.borrow_mut().poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 
     /// A request was answered on it before, so that the backend may be closing it just now.
     pub(super) fn has_served(&self) -> bool {
         self.served.get()
-    }
-
-    /// For how long it has had no stream.
-    pub(super) fn idle(&self, now: Instant) -> Option<Duration> {
-        (self.streams.get() == 0).then(|| now.saturating_duration_since(self.idle_since.get()))
     }
 }
 

@@ -49,13 +49,14 @@ impl<O> Default for Links<O> {
 }
 
 impl<O: 'static> Links<O> {
-    /// A stream on a link that has room, and whether requests were served there before.
-    pub(in crate::http) fn take(&self) -> Option<(Outbound, bool)> {
+    /// A stream on a link that has room, and whether requests were served there before. A link without a stream for so long is
+    /// closed.
+    pub(in crate::http) fn take(&self, now: Instant, limit: Duration) -> Option<(Outbound, bool)> {
         let mut open = self.open.borrow_mut();
         if open.is_empty() {
             return None;
         }
-        open.retain(|held| held.link.is_open());
+        open.retain(|held| held.link.is_good(now, limit));
         open.iter().find_map(|held| Some((held.link.stream()?, held.link.has_served())))
     }
 
@@ -81,9 +82,7 @@ impl<O: 'static> Links<O> {
 
     /// Closes what has ended or was idle for so long.
     pub(in crate::http) fn sweep(&self, now: Instant, limit: Duration) {
-        self.open
-            .borrow_mut()
-            .retain(|Held { link, .. }| link.is_open() && link.idle(now).is_none_or(|idle| idle < limit));
+        self.open.borrow_mut().retain(|held| held.link.is_good(now, limit));
     }
 
     /// Lets go of all: each closes when its last stream has ended.

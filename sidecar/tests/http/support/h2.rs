@@ -270,6 +270,11 @@ impl H2Backend {
         self.seen.requests.lock().unwrap().clone()
     }
 
+    /// As many as there are of them.
+    pub(crate) fn served(&self) -> usize {
+        self.seen.requests.lock().unwrap().len()
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::Relaxed)
     }
