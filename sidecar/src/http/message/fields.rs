@@ -257,11 +257,22 @@ fn length(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
 }
 
-/// End-to-end fields that a `Connection` field must not take away: without them the message would mean another.
+/// End-to-end fields that a `Connection` field must not take away: without them the message would mean another, or its backend
+/// would not know who asks.
 fn is_protected(token: &[u8]) -> bool {
-    ["host", "content-length", "transfer-encoding", "authorization", "expect"]
-        .iter()
-        .any(|name| token.eq_ignore_ascii_case(name.as_bytes()))
+    const NAMES: [&str; 10] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "authorization",
+        "expect",
+        "traceparent",
+        "tracestate",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-real-ip",
+    ];
+    NAMES.iter().any(|name| token.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Heads are short, so that four bytes hold every position.

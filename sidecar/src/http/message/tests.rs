@@ -49,12 +49,17 @@ fn hop_by_hop_fields_go_and_the_rest_keeps_its_bytes_and_its_order() {
 }
 
 #[test]
-fn a_connection_field_cannot_take_away_what_frames_or_signs_the_message() {
+fn a_connection_field_cannot_take_away_what_frames_signs_or_introduces_the_message() {
     let lines = forwarded(
         "PUT / HTTP/1.1\r\nHost: a\r\nConnection: host, Content-Length, authorization, expect\r\n\
          Authorization: AWS4\r\nContent-Length: 3\r\n\r\n",
     );
     assert_eq!(lines[1..], ["Host: a", "Authorization: AWS4", "Content-Length: 3"]);
+    let lines = forwarded(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-real-ip, X-Forwarded-For, traceparent\r\n\
+         X-Real-IP: 1.1.1.1\r\nX-Forwarded-For: 1.1.1.1\r\nTraceparent: 00\r\n\r\n",
+    );
+    assert_eq!(lines[2..], ["X-Real-IP: 1.1.1.1", "X-Forwarded-For: 1.1.1.1", "Traceparent: 00"]);
 }
 
 #[test]
