@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Each by its name, which is that of its folder in the corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+pub const TARGETS: [(&str, fn(&[u8])); 11] = [
     ("chunks", http::chunks),
     ("config", configuration),
     ("endpoints", discovered),
@@ -31,6 +31,7 @@ pub const TARGETS: [(&str, fn(&[u8])); 10] = [
     ("request-head", http::request_head),
     ("requests", http::requests),
     ("response-head", http::response_head),
+    ("trace", http::trace),
     ("units", units),
     ("verdict", http::verdict),
 ];

@@ -7,6 +7,7 @@ use super::{
     message::{
         BadRequest, Chunks, Edits, Framing, MAX_HEAD, Part, RequestHead, ResponseHead, Version, oracle,
     },
+    trace::Trace,
     verdict::{LOOKED_AT, Verdict},
 };
 
@@ -125,6 +126,24 @@ pub fn forwarded_lines(bytes: &[u8]) {
     assert!(lines.iter().filter(|byte| **byte == b'\n').count() <= forwarded::REPLACED.len() + 2);
     let last = told.fields.get("x-forwarded-for").and_then(|value| value.rsplit(|byte| *byte == b' ').next());
     assert_eq!(last, Some(&b"127.0.0.1"[..]), "nobody speaks for this proxy");
+}
+
+/// A backend is told of one trace, and of the one that the sidecar logs.
+pub fn trace(bytes: &[u8]) {
+    let mut head = RequestHead::default();
+    let Ok(Some(_)) = head.parse(bytes) else { return };
+    let mut random = fastrand::Rng::with_seed(7);
+    let trace = Trace::of(&head.fields, 2, &mut random);
+    let (mut without, mut lines, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    trace.tell(&mut without, &mut lines);
+    head.write(&mut written, Edits { without: &without, extra: &lines });
+    let mut told = RequestHead::default();
+    match told.parse(&written) {
+        Err(BadRequest::TooLarge) => return,
+        read => assert_eq!(read, Ok(Some(written.len()))),
+    }
+    assert_eq!(told.fields.all("traceparent").count(), 1);
+    assert_eq!(Trace::of(&told.fields, 2, &mut random).id(), trace.id());
 }
 
 /// A 503 is the client's to hear when S3 says so within what is looked at, and only then.
