@@ -21,8 +21,10 @@ use crate::{
     top::exposition,
 };
 
-/// Each by its name, which is that of its folder in the corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+/// A name, which is that of a folder in the corpus, and what is done with each input.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: [Target; 11] = [
     ("chunks", http::chunks),
     ("config", configuration),
     ("endpoints", discovered),
@@ -88,10 +90,10 @@ fn discovered(bytes: &[u8]) {
 
 /// A page is read or refused.
 fn page(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        if let Ok(samples) = exposition::samples(text) {
-            assert!(samples.len() < text.lines().count(), "its end is none of them");
-        }
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Ok(samples) = exposition::samples(text)
+    {
+        assert!(samples.len() < text.lines().count(), "its end is none of them");
     }
 }
 

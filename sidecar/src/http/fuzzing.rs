@@ -1,5 +1,7 @@
 //! What is promised of messages whatever their bytes are; a broken promise panics.
 
+#![allow(clippy::unwrap_used, reason = "a broken promise panics")]
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
