@@ -204,7 +204,8 @@ fn stalled(limit: Duration) -> io::Error {
 }
 
 impl Client {
-    /// Ready when nothing has moved for as long as it may, or when the request's whole time is over. `progress` is what had moved when the alarm was set.
+    /// Ready when nothing has moved for as long as it may, or when the request's whole time is over. `progress` is what had
+    /// moved when the alarm was set.
     fn poll_stalled(
         &mut self,
         context: &mut Context<'_>,
