@@ -14,6 +14,7 @@ pub mod http;
 pub mod limits;
 pub mod net;
 pub mod probe;
+pub mod remote;
 pub mod runtime;
 pub mod telemetry;
 pub mod top;

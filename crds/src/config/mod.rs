@@ -8,6 +8,7 @@ mod authentication;
 mod backend;
 mod balance;
 mod health;
+mod jwt;
 mod limits;
 mod listener;
 mod observe;
@@ -26,6 +27,11 @@ pub use balance::{
     BackendLimits, Balance, HEADER_PATTERN, MAX_WEIGHT, OutlierDetection, TrafficDistribution,
 };
 pub use health::{HOST_PATTERN, HealthCheck};
+pub use jwt::{
+    ClaimHeader, ClaimRule, Jwks, Jwt, JwtAlgorithm, LONGEST_LEEWAY, LONGEST_REFRESH, MAX_AUDIENCES,
+    MAX_CLAIM_HEADERS, MAX_CLAIM_VALUES, MAX_CLAIMS, SHORTEST_REFRESH, default_forward, default_leeway,
+    default_refresh, default_token_header,
+};
 pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Protocol, Site};
 pub use observe::{AccessLog, AccessLogFormat, MAX_REDACTED, Tracing};

@@ -5,6 +5,7 @@
 mod authentication;
 mod http;
 mod injection;
+mod jwt;
 mod secrets;
 mod status;
 mod tls;
@@ -12,6 +13,7 @@ mod tls;
 pub use authentication::{ApiKeysSecret, ApiKeysSpec, AuthenticationSpec};
 pub use http::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SiteSpec};
 pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources, VolumeMount};
+pub use jwt::{JwksSecret, JwksSpec, JwtSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;

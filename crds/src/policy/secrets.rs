@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    SecretKeyReference, SecretReference, SidecarPolicySpec,
+    AuthenticationSpec, SecretKeyReference, SecretReference, SidecarPolicySpec, SiteTlsSpec,
     tls::{TLS_CERTIFICATE, TLS_KEY},
 };
 
@@ -19,16 +19,33 @@ impl SidecarPolicySpec {
                 add_pair(&mut keys, tls.certificate_secret.as_ref());
                 add_key(&mut keys, tls.client_ca.as_ref().map(|ca| &ca.secret));
             }
-            if let Some(secret) = listener.authentication.as_ref().and_then(|known| known.api_keys.as_ref()) {
-                keys.entry(&secret.secret.name).or_default().insert(&secret.secret.key);
+            if let Some(known) = &listener.authentication {
+                add_known(&mut keys, known);
             }
             for tls in listener.sites.iter().filter_map(|site| site.tls.as_ref()) {
-                add_key(&mut keys, tls.ca_secret.as_ref());
-                add_pair(&mut keys, tls.client_certificate_secret.as_ref());
+                add_tls(&mut keys, tls);
             }
         }
         keys
     }
+}
+
+fn add_known<'a>(keys: &mut SecretKeys<'a>, known: &'a AuthenticationSpec) {
+    if let Some(of_clients) = &known.api_keys {
+        keys.entry(&of_clients.secret.name).or_default().insert(&of_clients.secret.key);
+    }
+    let Some(jwks) = known.jwt.as_ref().map(|jwt| &jwt.jwks) else { return };
+    if let Some(secret) = &jwks.secret {
+        keys.entry(&secret.name).or_default().insert(&secret.key);
+    }
+    if let Some(tls) = &jwks.tls {
+        add_tls(keys, tls);
+    }
+}
+
+fn add_tls<'a>(keys: &mut SecretKeys<'a>, tls: &'a SiteTlsSpec) {
+    add_key(keys, tls.ca_secret.as_ref());
+    add_pair(keys, tls.client_certificate_secret.as_ref());
 }
 
 fn add_pair<'a>(keys: &mut SecretKeys<'a>, secret: Option<&'a SecretReference>) {

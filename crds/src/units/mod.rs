@@ -9,6 +9,7 @@ mod listen;
 mod quantity;
 mod status;
 mod text_or_number;
+mod url;
 
 pub use address::{Address, MAX_SOCKET_PATH};
 pub use addresses::{AddressPattern, MAX_ADDRESSES};
@@ -17,6 +18,7 @@ pub use host::DnsName;
 pub use listen::ListenAddress;
 pub use quantity::Quantity;
 pub use status::StatusRange;
+pub use url::HttpUrl;
 
 /// Why a text is not a value of its unit. The message names the text and says what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 
 use crds::{
     config::{
-        AddressFamily, ApiKeys, Authentication, Backend, BackendSource, DnsBackend, HttpListener,
+        AddressFamily, ApiKeys, Authentication, Backend, BackendSource, DnsBackend, HttpListener, Jwks, Jwt,
         PolicyReference, ServiceBackend, SidecarConfig, Site, UnresolvedBackend, WeightedSource,
     },
     names::{annotations, secret_file},
     policy::{
-        ApiKeysSpec, AuthenticationSpec, BackendReference, HttpListenerSpec, ServicePort, ServiceReference,
-        SidecarPolicy,
+        ApiKeysSpec, AuthenticationSpec, BackendReference, HttpListenerSpec, JwtSpec, ServicePort,
+        ServiceReference, SidecarPolicy,
     },
 };
 
@@ -196,8 +196,27 @@ fn authentication(spec: &AuthenticationSpec) -> Authentication {
     };
     Authentication {
         api_keys: spec.api_keys.as_ref().map(keys),
+        jwt: spec.jwt.as_ref().map(jwt),
         client_certificates: spec.client_certificates,
         allow: spec.allow.clone(),
+    }
+}
+
+fn jwt(spec: &JwtSpec) -> Jwt {
+    Jwt {
+        issuer: spec.issuer.clone(),
+        audiences: spec.audiences.clone(),
+        jwks: Jwks {
+            file: spec.jwks.secret.as_ref().map(|secret| secret_file(&secret.name, &secret.key)),
+            url: spec.jwks.url.clone(),
+            tls: spec.jwks.tls.as_ref().map(tls::site),
+            refresh: spec.jwks.refresh,
+        },
+        algorithms: spec.algorithms.clone(),
+        leeway: spec.leeway,
+        header: spec.header.clone(),
+        forward: spec.forward,
+        claim_headers: spec.claim_headers.clone(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Checked, Problem, lines::Lines};
 use crate::{
-    http::{ALPN, KeyFiles},
+    http::{ALPN, KeyFiles, KeySets},
     net::tls::{Client, Server, TlsError},
 };
 
@@ -18,6 +18,13 @@ pub fn check(text: &str, config: &Checked) -> Vec<Problem> {
             && let Err(error) = KeyFiles::check(&keys.file)
         {
             problems.push(told(format!("{path}.authentication.apiKeys.file"), &error));
+        }
+        if let Some(jwks) = settings.and_then(|settings| settings.jwt.as_ref()).map(|jwt| &jwt.jwks) {
+            let path = format!("{path}.authentication.jwt.jwks");
+            let file = jwks.file.as_ref().map(|file| KeySets::check(file));
+            problems.extend(file.and_then(Result::err).map(|error| told(format!("{path}.file"), &error)));
+            let client = jwks.tls.as_ref().map(Client::load);
+            problems.extend(client.and_then(Result::err).map(|error| problem(&path, &error)));
         }
         for (index, site) in listener.sites().iter().enumerate() {
             let client = site.tls().map(Client::load);

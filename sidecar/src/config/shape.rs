@@ -7,7 +7,7 @@ use std::{str::FromStr, sync::LazyLock};
 
 use crds::{
     config::{HEADER_PATTERN, HOST_PATTERN},
-    units::{AddressPattern, DnsName, Duration, ListenAddress, StatusRange},
+    units::{AddressPattern, DnsName, Duration, HttpUrl, ListenAddress, StatusRange},
 };
 use serde_json::{Map, Value};
 
@@ -227,6 +227,7 @@ fn parser(schema: &Value) -> Option<Parser> {
             (pattern_of::<AddressPattern>(), unit::<AddressPattern>),
             (pattern_of::<Duration>(), unit::<Duration>),
             (pattern_of::<DnsName>(), unit::<DnsName>),
+            (pattern_of::<HttpUrl>(), unit::<HttpUrl>),
             (pattern_of::<ListenAddress>(), unit::<ListenAddress>),
             (pattern_of::<StatusRange>(), unit::<StatusRange>),
             (Some("^/[!-~]*$".to_owned()), request_path),

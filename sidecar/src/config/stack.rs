@@ -2,7 +2,13 @@
 
 use std::collections::HashMap;
 
-use crds::config::{Authentication, HttpListener, LONGEST_PERIOD, RateLimit, RateLimitScope};
+use crds::{
+    config::{
+        Authentication, HttpListener, Jwt, LONGEST_LEEWAY, LONGEST_PERIOD, LONGEST_REFRESH, RateLimit,
+        RateLimitScope, SHORTEST_REFRESH,
+    },
+    units::HttpUrl,
+};
 
 use super::Problem;
 
@@ -30,8 +36,8 @@ fn authentication(
     path: &str,
     problems: &mut Vec<Problem>,
 ) {
-    if settings.api_keys.is_none() && !settings.client_certificates {
-        let remedy = "write apiKeys, clientCertificates: true, or both";
+    if settings.api_keys.is_none() && settings.jwt.is_none() && !settings.client_certificates {
+        let remedy = "write apiKeys, jwt, clientCertificates: true, or several of them";
         problems.push(Problem::at(path, "it says not how clients are known", remedy));
     }
     if settings.client_certificates && listener.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
@@ -40,6 +46,52 @@ fn authentication(
             "the listener asks for no certificates",
             "add tls.clientCa, which verifies them",
         ));
+    }
+    if let (Some(keys), Some(jwt)) = (&settings.api_keys, &settings.jwt)
+        && keys.header.eq_ignore_ascii_case(&jwt.header)
+    {
+        let message = format!("apiKeys are looked for in {} too", keys.header);
+        problems.push(Problem::at(format!("{path}.jwt.header"), message, "write two different headers"));
+    }
+    if let Some(jwt) = &settings.jwt {
+        self::jwt(jwt, &format!("{path}.jwt"), problems);
+    }
+    for (index, rule) in settings.allow.iter().enumerate() {
+        let path = format!("{path}.allow[{index}]");
+        if rule.names.is_empty() && rule.claims.is_empty() {
+            problems.push(Problem::at(path, "it lets in nobody", "write names, claims, or both"));
+        } else if !rule.claims.is_empty() && settings.jwt.is_none() {
+            problems.push(Problem::at(format!("{path}.claims"), "claims are those of tokens", "add jwt"));
+        }
+    }
+}
+
+fn jwt(jwt: &Jwt, path: &str, problems: &mut Vec<Problem>) {
+    let jwks = &jwt.jwks;
+    let mut problem = |field: &str, message: String, remedy: &str| {
+        problems.push(Problem::at(format!("{path}.{field}"), message, remedy));
+    };
+    match (&jwks.file, &jwks.url) {
+        (None, None) => problem("jwks", "it says not where the keys are".to_owned(), "write file or url"),
+        (Some(_), Some(_)) => problem("jwks", "it has a file and a url".to_owned(), "remove one of them"),
+        _ => {}
+    }
+    if jwks.tls.is_some() && !jwks.url.as_ref().is_some_and(HttpUrl::is_secure) {
+        problem(
+            "jwks.tls",
+            "only an https URL is met within TLS".to_owned(),
+            "remove it, or write such a url",
+        );
+    }
+    if jwks.refresh < SHORTEST_REFRESH || jwks.refresh > LONGEST_REFRESH {
+        problem(
+            "jwks.refresh",
+            format!("{} is out of range", jwks.refresh),
+            "write a duration from 10s to 24h",
+        );
+    }
+    if jwt.leeway > LONGEST_LEEWAY {
+        problem("leeway", format!("{} is too much", jwt.leeway), "write a duration of at most 10m");
     }
 }
 

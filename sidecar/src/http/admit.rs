@@ -3,15 +3,16 @@
 //!
 //! limits -> authentication -> trace. What a limit has counted stays for as long as its settings do.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 
 use crds::config::{self, HttpListener, RateLimitScope, Tracing};
 
 use super::{
     access::{Access, Peer},
-    auth::{Authenticator, KeyFiles, KeysError},
+    auth::{AuthError, Authenticator, Keyring},
     message::RequestHead,
     reply::Refusal,
+    thread::Thread,
     trace::Trace,
 };
 use crate::{
@@ -32,6 +33,8 @@ pub struct Gate {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) trace: Option<Trace>,
+    /// Lines that tell the backend who the client is.
+    pub(super) lines: Option<Rc<[u8]>>,
 }
 
 /// One limit on requests.
@@ -42,13 +45,13 @@ struct Limit {
 }
 
 impl Gate {
-    /// Reads the keys of clients. `before` is the gate that this one replaces.
+    /// Reads what clients are known by. `before` is the gate that this one replaces.
     pub fn new(
         config: &HttpListener,
         lines: &Lines,
-        keys: &KeyFiles,
+        keyring: &Keyring,
         before: Option<&Self>,
-    ) -> Result<Self, KeysError> {
+    ) -> Result<Self, AuthError> {
         let limit = |settings: &config::RateLimit| {
             let kept = before.and_then(|gate| gate.limits.iter().find(|limit| *limit.settings == *settings));
             kept.cloned().unwrap_or_else(|| Limit::new(settings))
@@ -58,7 +61,7 @@ impl Gate {
             access: config.access_log.as_ref().map(|settings| Access::new(settings, lines)),
             tracing: config.tracing.clone(),
             limits: config.rate_limits.iter().map(limit).collect(),
-            authenticator: authenticator.map(|settings| Authenticator::new(settings, keys)).transpose()?,
+            authenticator: authenticator.map(|settings| Authenticator::new(settings, keyring)).transpose()?,
         })
     }
 
@@ -71,12 +74,17 @@ impl Gate {
         self.limits.iter().map(|limit| (limit.settings.name.as_str(), limit.rate.refused()))
     }
 
+    /// Headers of a client that no backend is to see.
+    pub(super) fn removed(&self) -> &[String] {
+        self.authenticator.as_ref().map_or(&[], Authenticator::removed)
+    }
+
     pub(super) fn admit(
         &self,
+        thread: &Thread,
         request: &RequestHead,
         peer: &Peer,
         now: Instant,
-        random: &mut fastrand::Rng,
     ) -> Result<Admitted, Refusal> {
         // A request that one limit refuses is not counted by the others: who goes beyond his own takes nothing from all.
         if self.limits.len() > 1 {
@@ -87,14 +95,15 @@ impl Gate {
         for limit in &self.limits {
             limit.ask(RateLimit::take, request, peer, now)?;
         }
-        if let Some(authenticator) = &self.authenticator {
-            authenticator.check(request, peer)?;
-        }
-        let trace = self
-            .tracing
-            .as_ref()
-            .map(|tracing| Trace::of(&request.fields, tracing.sample_one_in.get() as usize, random));
-        Ok(Admitted { trace })
+        let lines = match &self.authenticator {
+            Some(authenticator) => authenticator.check(request, peer, &mut thread.tokens.borrow_mut())?,
+            None => None,
+        };
+        let begin = |tracing: &Tracing| {
+            let one_in = tracing.sample_one_in.get() as usize;
+            thread.with_random(|random| Trace::of(&request.fields, one_in, random))
+        };
+        Ok(Admitted { trace: self.tracing.as_ref().map(begin), lines })
     }
 }
 

@@ -35,7 +35,7 @@ mod verdict;
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 pub use admit::Gate;
-pub use auth::{KeyFiles, KeysError};
+pub use auth::{AuthError, JwksError, KeyFiles, KeySets, Keyring, KeysError};
 pub(crate) use families::groups;
 pub use listener::{Listener, OpenError, Parts};
 pub use metrics::Metrics;

@@ -16,6 +16,9 @@ const RETRY_AFTER: u32 = 5;
 /// A place may be free in a moment.
 const RETRY_SOON: u32 = 1;
 
+/// RFC 6750, for a token that is good and does not say enough.
+const INSUFFICIENT: &str = "WWW-Authenticate: Bearer realm=\"sidecar\", error=\"insufficient_scope\"\r\n";
+
 /// Why the sidecar answers instead of a backend.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -32,27 +35,25 @@ pub(super) enum Refusal {
     TimedOut { listener: String, tries: String },
     #[error("these are more requests than the rate limit {} allows: {} in {}, and for the next one wait {wait:?}", .limit.name, .limit.requests, .limit.per)]
     RateLimited { limit: Arc<RateLimit>, wait: Duration },
-    /// `header` is where a key would be.
-    #[error("this listener lets in clients that it knows: send {}", credentials(.header.as_deref()))]
-    Unauthorized { header: Option<String> },
+    #[error("this listener lets in clients that it knows: send {wanted}{bad}")]
+    Unauthorized { wanted: String, challenge: String, bad: String },
+    /// `token`: it was known by one.
     #[error("this listener knows the client, and does not let it in: an allow rule must name it")]
-    Forbidden,
-}
-
-fn credentials(header: Option<&str>) -> String {
-    header.map_or_else(|| "a certificate".to_owned(), |header| format!("a valid key in the header {header}"))
+    Forbidden { token: bool },
+    #[error("the keys that tokens are verified with could not be fetched so far; the sidecar's log says why")]
+    NoKeys,
 }
 
 impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(bad) => bad.status(),
-            Self::NoBackend { .. } | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend { .. } | Self::Full { .. } | Self::NoKeys => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
         }
     }
 
@@ -66,7 +67,8 @@ impl Refusal {
             Self::TimedOut { .. } => "TimedOut",
             Self::RateLimited { .. } => "RateLimited",
             Self::Unauthorized { .. } => "Unauthorized",
-            Self::Forbidden => "Forbidden",
+            Self::Forbidden { .. } => "Forbidden",
+            Self::NoKeys => "NoKeys",
         }
     }
 
@@ -86,13 +88,14 @@ impl Refusal {
         }
         let retry_after = match self {
             Self::NoBackend { .. } => Some(RETRY_AFTER),
-            Self::Full { .. } => Some(RETRY_SOON),
+            Self::Full { .. } | Self::NoKeys => Some(RETRY_SOON),
             Self::RateLimited { wait, .. } => Some(seconds(*wait)),
             _ => None,
         };
         let fields = match self {
             Self::RateLimited { limit, wait } => limit_fields(limit, seconds(*wait)),
-            Self::Unauthorized { header } => challenge(header.as_deref()),
+            Self::Unauthorized { challenge, .. } => format!("WWW-Authenticate: {challenge}\r\n"),
+            Self::Forbidden { token: true } => INSUFFICIENT.to_owned(),
             _ => String::new(),
         };
         OwnAnswer { status: self.status(), content_type: TEXT, retry_after, fields, body }
@@ -139,15 +142,6 @@ fn limit_fields(limit: &RateLimit, seconds: u32) -> String {
     let (name, requests, per) = (&limit.name, limit.requests, limit.per.as_std());
     let window = if per.subsec_nanos() == 0 { format!(";w={}", per.as_secs()) } else { String::new() };
     format!("RateLimit-Policy: \"{name}\";q={requests}{window}\r\nRateLimit: \"{name}\";r=0;t={seconds}\r\n")
-}
-
-fn challenge(header: Option<&str>) -> String {
-    let scheme = match header {
-        Some(header) if header.eq_ignore_ascii_case("authorization") => "Bearer",
-        Some(_) => "ApiKey",
-        None => "ClientCertificate",
-    };
-    format!("WWW-Authenticate: {scheme} realm=\"sidecar\"\r\n")
 }
 
 /// Rounded up: who comes too early is refused again.

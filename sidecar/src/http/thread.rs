@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     access::Journal,
     admit::Gate,
+    auth::Tokens,
     h1,
     message::{RequestHead, ResponseHead},
     metrics::{Counters, ThreadCounters},
@@ -78,6 +79,8 @@ pub(super) struct Thread {
     pub(super) counters: Arc<ThreadCounters>,
     local: RefCell<Rc<Local>>,
     pub(super) journal: RefCell<Journal>,
+    /// Of clients that were let in a moment ago, for as long as the gate is the same.
+    pub(super) tokens: RefCell<Tokens>,
     random: RefCell<fastrand::Rng>,
     draining: Cell<bool>,
     tls: Tls,
@@ -131,6 +134,7 @@ impl Thread {
                 gate: share.gate.borrow_and_update().clone(),
             })),
             journal: RefCell::default(),
+            tokens: RefCell::default(),
             random: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
             tls: share.tls,
@@ -229,6 +233,7 @@ impl Thread {
     /// Takes over a new gate for the requests to come.
     fn put_up(&self, gate: Arc<Gate>) {
         self.flush();
+        self.tokens.borrow_mut().clear();
         let Local { route, pools, .. } = &*self.local();
         self.local.replace(Rc::new(Local { route: Arc::clone(route), pools: pools.clone(), gate }));
     }

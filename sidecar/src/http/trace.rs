@@ -95,7 +95,7 @@ mod tests {
         let trace = Trace::of(&head.fields, one_in, &mut fastrand::Rng::with_seed(7));
         let (mut without, mut lines, mut out) = (Vec::new(), Vec::new(), Vec::new());
         trace.tell(&mut without, &mut lines);
-        head.write(&mut out, Edits { without: &without, extra: &lines });
+        head.write(&mut out, Edits { without: &without, extra: &lines, ..Edits::default() });
         (trace, String::from_utf8(out).unwrap())
     }
 

@@ -67,7 +67,7 @@ impl Control {
         http_metrics: Arc<http::Metrics>,
         tls: tls::Store,
         lines: Lines,
-        keys: http::KeyFiles,
+        keyring: http::Keyring,
         metrics: metrics::Control,
         discovery: Discovery,
         state: Arc<StateDir>,
@@ -77,7 +77,7 @@ impl Control {
         Self {
             admin,
             workers,
-            listeners: Listeners::new(http_metrics, tls, lines, keys),
+            listeners: Listeners::new(http_metrics, tls, lines, keyring),
             metrics,
             discovery,
             state,

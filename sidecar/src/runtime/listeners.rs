@@ -12,7 +12,7 @@ use super::plan::{Plan, plan};
 use crate::{
     config::{Checked, CheckedListener},
     discovery::{Backends, Discovery},
-    http::{ALPN, Gate, KeyFiles, Listener, Metrics, OpenError, Parts, SiteInput},
+    http::{ALPN, Gate, Keyring, Listener, Metrics, OpenError, Parts, SiteInput},
     net::{
         Workers,
         tls::{Store, TlsError},
@@ -29,7 +29,7 @@ pub(super) struct Listeners {
     metrics: Arc<Metrics>,
     tls: Store,
     lines: Lines,
-    keys: KeyFiles,
+    keyring: Keyring,
     /// Listeners that were removed, while their requests finish.
     draining: JoinSet<()>,
 }
@@ -41,8 +41,8 @@ struct Open {
 }
 
 impl Listeners {
-    pub(super) fn new(metrics: Arc<Metrics>, tls: Store, lines: Lines, keys: KeyFiles) -> Self {
-        Self { open: Vec::new(), metrics, tls, lines, keys, draining: JoinSet::new() }
+    pub(super) fn new(metrics: Arc<Metrics>, tls: Store, lines: Lines, keyring: Keyring) -> Self {
+        Self { open: Vec::new(), metrics, tls, lines, keyring, draining: JoinSet::new() }
     }
 
     /// Opens, updates and closes listeners. On an error everything is as it was before.
@@ -178,8 +178,8 @@ impl Listeners {
         }
         let before = self.open.iter().find(|open| open.config.name() == listener.name());
         let before = before.map(|open| &*open.parts.gate);
-        let gate = Gate::new(listener.listener(), &self.lines, &self.keys, before)
-            .map_err(|source| OpenError::Keys { listener: listener.name().to_owned(), source })?;
+        let gate = Gate::new(listener.listener(), &self.lines, &self.keyring, before)
+            .map_err(|source| OpenError::Authentication { listener: listener.name().to_owned(), source })?;
         let gate = Arc::new(gate);
         Ok(Parts { tls, gate, sites })
     }

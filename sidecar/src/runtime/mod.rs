@@ -120,8 +120,10 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let metrics = telemetry::metrics::Control::register(&mut registry);
     let http_metrics = http::Metrics::register(&mut registry);
     let tls = net::tls::Store::register(&mut registry);
-    let keys = http::KeyFiles::default();
-    tasks.spawn(stop.clone().run_until_cancelled_owned(keys.clone().follow()));
+    let dns = Arc::new(SystemDns::default());
+    let sets = http::KeySets::new(tls.clone(), dns.clone());
+    let keyring = http::Keyring { sets, ..http::Keyring::default() };
+    tasks.spawn(stop.clone().run_until_cancelled_owned(keyring.clone().follow()));
     let lines = Lines::start(io::stdout(), &mut registry).map_err(RuntimeError::Threads)?;
     tasks.spawn(stop.clone().run_until_cancelled_owned(tls.clone().follow()));
     let health = Arc::new(Health::new());
@@ -132,14 +134,8 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
 
     let cluster = Arc::new(Cluster::default());
     let state = Arc::new(StateDir::new(options.state_dir.clone()));
-    let discovery = Discovery::new(
-        cluster.clone(),
-        Arc::new(SystemDns::default()),
-        state.clone(),
-        tasks.clone(),
-        stop.clone(),
-    )
-    .in_zone(options.zone.as_deref());
+    let discovery = Discovery::new(cluster.clone(), dns, state.clone(), tasks.clone(), stop.clone())
+        .in_zone(options.zone.as_deref());
     let mut readings = follow_configuration(&options, &cluster, &tasks, &stop);
     let serving = options.serving.take();
     let mut control = Control::new(
@@ -148,7 +144,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
         http_metrics,
         tls,
         lines.clone(),
-        keys,
+        keyring,
         metrics,
         discovery,
         state,

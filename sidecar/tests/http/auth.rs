@@ -41,7 +41,7 @@ async fn a_stranger_is_told_what_to_send_and_no_backend_hears_of_it() {
     assert!(!sidecar.output.text().contains("0123456789abcdef"));
 
     fs::write(file.path(), "spark a-new-key-of-spark\n").unwrap();
-    sidecar.keys.refresh();
+    sidecar.keyring.files.refresh();
     assert_eq!(get_with(&mut client, "X-Api-Key: 0123456789abcdef\r\n").await, 401, "on the same connection");
     assert_eq!(get_with(&mut client, "X-Api-Key: a-new-key-of-spark\r\n").await, 200);
 }

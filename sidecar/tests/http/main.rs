@@ -12,6 +12,7 @@ mod h2_backends;
 mod h2_clients;
 mod h2_smuggling;
 mod h2_streams;
+mod jwt;
 mod lifecycle;
 mod limits;
 mod retries;

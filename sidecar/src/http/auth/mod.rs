@@ -1,52 +1,105 @@
-//! Who sends a request: key or certificate -> names -> allowed or not. Pure but for the keys, which one task reads again.
+//! Who sends a request: token, key or certificate -> names and claims -> allowed or not. Pure but for the keys, which tasks of
+//! the control runtime keep current.
 //!
-//! A request is let in by the first way that knows its client. Keys are held as digests, and compared in the same time
-//! whether one is nearly right or not at all.
+//! A request is let in by the first way that knows its client, and a wrong credential is not made good by another one. Keys
+//! of clients are held as digests, and compared in the same time whether one is nearly right or not at all.
 
+mod jwt;
 mod keys;
+mod name;
+mod rules;
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use crds::config::Authentication;
+pub(super) use jwt::Tokens;
+pub use jwt::{JwksError, KeySets};
 pub use keys::{KeyFiles, KeysError};
 
-use self::keys::KeyFile;
+use self::{
+    jwt::{Told, Verifier},
+    keys::KeyFile,
+    rules::Rules,
+};
 use super::{access::Peer, message::RequestHead, reply::Refusal};
+
+/// What clients are known by, for all listeners. Clones share.
+#[derive(Debug, Clone, Default)]
+pub struct Keyring {
+    pub files: KeyFiles,
+    pub sets: KeySets,
+}
+
+/// Why clients of a listener cannot be known.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    #[error("apiKeys.file: {0}")]
+    Keys(#[from] KeysError),
+    #[error("jwt.jwks: {0}")]
+    Jwks(#[from] JwksError),
+}
 
 /// How clients of a listener are known, and who of them is let in.
 #[derive(Debug)]
 pub(super) struct Authenticator {
+    jwt: Option<Verifier>,
     keys: Option<(Arc<KeyFile>, String)>,
     certificates: bool,
-    /// None lets in all that are known.
-    allow: Option<Vec<Name>>,
+    rules: Rules,
+    /// Headers that never go on to a backend.
+    removed: Vec<String>,
 }
 
-/// One name of a rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Name {
-    Whole(String),
-    Beginning(String),
+impl Keyring {
+    /// Keeps all of it current, until it is dropped.
+    pub async fn follow(self) {
+        tokio::join!(self.files.follow(), self.sets.follow());
+    }
 }
 
 impl Authenticator {
-    pub(super) fn new(settings: &Authentication, files: &KeyFiles) -> Result<Self, KeysError> {
+    pub(super) fn new(settings: &Authentication, keyring: &Keyring) -> Result<Self, AuthError> {
         let keys = settings.api_keys.as_ref();
-        let keys = keys.map(|keys| Ok((files.load(&keys.file)?, keys.header.clone()))).transpose()?;
-        let names = settings.allow.iter().flat_map(|rule| &rule.names).map(|name| Name::of(name));
+        let keys =
+            keys.map(|keys| Ok::<_, KeysError>((keyring.files.load(&keys.file)?, keys.header.clone())));
+        let jwt = settings.jwt.as_ref();
+        let removed = jwt.map(|jwt| {
+            let claims = jwt.claim_headers.iter().map(|claim| claim.header.clone());
+            claims.chain((!jwt.forward).then(|| jwt.header.clone())).collect()
+        });
         Ok(Self {
-            keys,
+            jwt: jwt.map(|jwt| Verifier::new(jwt, &keyring.sets)).transpose()?,
+            keys: keys.transpose()?,
             certificates: settings.client_certificates,
-            allow: (!settings.allow.is_empty()).then(|| names.collect()),
+            rules: Rules::new(&settings.allow),
+            removed: removed.unwrap_or_default(),
         })
     }
 
-    pub(super) fn check(&self, request: &RequestHead, peer: &Peer) -> Result<(), Refusal> {
+    /// Headers of a client that no backend is to see.
+    pub(super) fn removed(&self) -> &[String] {
+        &self.removed
+    }
+
+    /// Gives the lines that a backend is told, if there are any.
+    pub(super) fn check(
+        &self,
+        request: &RequestHead,
+        peer: &Peer,
+        tokens: &mut Tokens,
+    ) -> Result<Option<Rc<[u8]>>, Refusal> {
+        match self.jwt.as_ref().map(|jwt| jwt.check(request, &self.rules, tokens)) {
+            None | Some(Told::Nothing) => {}
+            Some(Told::Admitted(lines)) => return Ok(Some(lines)),
+            Some(Told::Bad(bad)) => return Err(self.unknown(Some(bad.to_string()))),
+            Some(Told::NoKeys) => return Err(Refusal::NoKeys),
+            Some(Told::Forbidden) => return Err(Refusal::Forbidden { token: true }),
+        }
         if let Some((keys, header)) = &self.keys
             && let Some(value) = request.fields.get(header)
         {
             let current = keys.current();
-            let name = current.name_of(secret(header, value)).ok_or_else(|| self.unknown())?;
+            let name = current.name_of(secret(header, value)).ok_or_else(|| self.unknown(None))?;
             return self.allow(&[name]);
         }
         match &peer.identity {
@@ -55,48 +108,57 @@ impl Authenticator {
                 let names = identity.common_name.iter().chain(lists.into_iter().flatten());
                 self.allow(&names.map(String::as_str).collect::<Vec<_>>())
             }
-            _ => Err(self.unknown()),
+            _ => Err(self.unknown(None)),
         }
     }
 
-    fn allow(&self, names: &[&str]) -> Result<(), Refusal> {
-        let Some(allowed) = &self.allow else { return Ok(()) };
-        let is_allowed = |name: &&str| allowed.iter().any(|allowed| allowed.matches(name));
-        if names.iter().any(is_allowed) { Ok(()) } else { Err(Refusal::Forbidden) }
+    fn allow(&self, names: &[&str]) -> Result<Option<Rc<[u8]>>, Refusal> {
+        if self.rules.allow(names, None) { Ok(None) } else { Err(Refusal::Forbidden { token: false }) }
     }
 
-    fn unknown(&self) -> Refusal {
-        Refusal::Unauthorized { header: self.keys.as_ref().map(|(_, header)| header.clone()) }
+    /// `bad` is what is wrong with the client's token.
+    fn unknown(&self, bad: Option<String>) -> Refusal {
+        let mut wanted = Vec::new();
+        let mut challenges = Vec::new();
+        if self.jwt.is_some() {
+            wanted.push("a valid token after Bearer".to_owned());
+            // RFC 6750: who has sent none is told of no error.
+            let error =
+                bad.as_ref().map(|bad| format!(", error=\"invalid_token\", error_description=\"{bad}\""));
+            challenges.push(format!("Bearer realm=\"sidecar\"{}", error.unwrap_or_default()));
+        }
+        if let Some((_, header)) = &self.keys {
+            wanted.push(format!("a valid key in the header {header}"));
+            let scheme = if is_authorization(header) { "Bearer" } else { "ApiKey" };
+            challenges.push(format!("{scheme} realm=\"sidecar\""));
+        }
+        if self.certificates {
+            wanted.push("a certificate".to_owned());
+        }
+        if challenges.is_empty() {
+            challenges.push("ClientCertificate realm=\"sidecar\"".to_owned());
+        }
+        Refusal::Unauthorized {
+            wanted: wanted.join(" or "),
+            challenge: challenges.join(", "),
+            bad: bad.map(|bad| format!("; the token is not good: {bad}")).unwrap_or_default(),
+        }
     }
+}
+
+fn is_authorization(header: &str) -> bool {
+    header.eq_ignore_ascii_case("authorization")
 }
 
 /// The key in a header's value.
 fn secret<'a>(header: &str, value: &'a [u8]) -> &'a [u8] {
-    const SCHEME: &[u8] = b"bearer ";
-    match value.split_at_checked(SCHEME.len()) {
-        Some((scheme, key))
-            if header.eq_ignore_ascii_case("authorization") && scheme.eq_ignore_ascii_case(SCHEME) =>
-        {
-            key.trim_ascii()
-        }
-        _ => value,
-    }
+    after_bearer(value).filter(|_| is_authorization(header)).unwrap_or(value)
 }
 
-impl Name {
-    fn of(text: &str) -> Self {
-        match text.strip_suffix('*') {
-            Some(beginning) => Self::Beginning(beginning.to_owned()),
-            None => Self::Whole(text.to_owned()),
-        }
-    }
-
-    fn matches(&self, name: &str) -> bool {
-        match self {
-            Self::Whole(whole) => name == whole,
-            Self::Beginning(beginning) => name.starts_with(beginning),
-        }
-    }
+fn after_bearer(value: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| rest.trim_ascii())
 }
 
 #[cfg(test)]
@@ -111,15 +173,16 @@ mod tests {
 
     /// What becomes of a request with these fields from a client with this certificate.
     fn status(settings: &Authentication, fields: &str, identity: Option<&Identity>) -> u16 {
-        let authenticator = Authenticator::new(settings, &KeyFiles::default()).unwrap();
+        let authenticator = Authenticator::new(settings, &Keyring::default()).unwrap();
         let mut head = RequestHead::default();
         head.parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()).unwrap().unwrap();
         let peer = Peer::known_as(identity.cloned());
-        authenticator.check(&head, &peer).map_or_else(|refusal| refusal.status().as_u16(), |()| 200)
+        let checked = authenticator.check(&head, &peer, &mut Tokens::default());
+        checked.map_or_else(|refusal| refusal.status().as_u16(), |_| 200)
     }
 
     fn allowing(names: &[&str]) -> Vec<AllowRule> {
-        vec![AllowRule { names: names.iter().map(|name| (*name).to_owned()).collect() }]
+        vec![AllowRule { names: names.iter().map(|name| (*name).to_owned()).collect(), claims: Vec::new() }]
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{attempt::Upload, relay, wire::Wire};
 use crate::{
     http::{
         access::{Entry, Note, Peer},
+        admit::Admitted,
         exchange::Inflight,
         forward::{Call, Unanswered, forward},
         forwarded,
@@ -236,9 +237,8 @@ impl Client {
         let mut entry = Entry::begin(thread, local.gate.access(), &self.note, Some(request));
         let mut upload = Upload::new(request);
         let peer = &self.note.peer;
-        let admitted = thread.with_random(|random| local.gate.admit(request, peer, entry.started(), random));
-        let trace = match admitted {
-            Ok(admitted) => admitted.trace,
+        let Admitted { trace, lines } = match local.gate.admit(thread, request, peer, entry.started()) {
+            Ok(admitted) => admitted,
             Err(refusal) => {
                 entry.ends(false);
                 return self.refuse(thread, request, &refusal, !upload.is_read()).await;
@@ -254,13 +254,17 @@ impl Client {
         if let Some(trace) = trace {
             trace.tell(without, extra);
         }
+        if let Some(lines) = lines {
+            extra.extend_from_slice(&lines);
+        }
         let client = peer.address.map(|address| address.ip());
         if let Some(client) = settings.forwarded.and_then(|known| forwarded::client(client, known.own)) {
             without.extend_from_slice(forwarded::REPLACED);
             forwarded::write(extra, &request.fields, request.host(), client);
         }
         let inflight = Inflight::start(thread, entry.started());
-        let call = Call { request, edits: Edits { without, extra }, resumes: None };
+        let call =
+            Call { request, edits: Edits { without, removed: local.gate.removed(), extra }, resumes: None };
         let next = match forward(thread, self, &mut upload, call, response).await {
             Ok(exchange) => relay::relay(thread, self, upload, exchange, inflight, call, response).await,
             Err(Unanswered::Gone) => Next::Gone,

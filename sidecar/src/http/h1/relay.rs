@@ -124,7 +124,7 @@ async fn resume(
             return None;
         }
         let extra = [edits.extra, &resume.lines(received)].concat();
-        let edits = Edits { without: &without, extra: &extra };
+        let edits = Edits { without: &without, extra: &extra, ..edits };
         let call = Call { request, edits, resumes: Some(last) };
         let mut exchange = forward(thread, client, upload, call, response).await.ok()?;
         exchange.answered(response.status);

@@ -80,6 +80,8 @@ pub(in crate::http) enum BadRequest {
 pub(in crate::http) struct Edits<'a> {
     /// Fields that are left out, in lower case.
     pub(in crate::http) without: &'a [&'a str],
+    /// More of them, in any case.
+    pub(in crate::http) removed: &'a [String],
     /// Whole lines that are added at the end.
     pub(in crate::http) extra: &'a [u8],
 }
@@ -233,6 +235,7 @@ impl RequestHead {
         let is_left = |known: Known, name: &[u8]| {
             known == Known::Host && self.authority.is_some()
                 || edits.without.iter().any(|left| name.eq_ignore_ascii_case(left.as_bytes()))
+                || edits.removed.iter().any(|left| name.eq_ignore_ascii_case(left.as_bytes()))
         };
         self.fields.write_end_to_end(out, is_left);
         out.extend_from_slice(edits.extra);

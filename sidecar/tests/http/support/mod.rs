@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 pub(crate) mod h2;
+pub(crate) mod issuer;
 mod output;
 mod recorder;
 pub(crate) mod tls;
@@ -22,11 +23,12 @@ pub(crate) use recorder::Recorder;
 use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
-    http::{Gate, KeyFiles, Listener, Metrics, Parts},
+    http::{Gate, Keyring, Listener, Metrics, Parts},
     net::Workers,
     telemetry::lines::Lines,
 };
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 pub(crate) use wire::Message;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -57,7 +59,8 @@ pub(crate) struct Sidecar {
     config: HttpListener,
     parts: Parts,
     lines: Lines,
-    pub(crate) keys: KeyFiles,
+    pub(crate) keyring: Keyring,
+    _followed: AbortOnDropHandle<()>,
     workers: Workers,
 }
 
@@ -154,14 +157,26 @@ impl Sidecar {
         let metrics = Metrics::register(&mut registry);
         let output = Output::default();
         let lines = Lines::start(output.clone(), &mut registry).unwrap();
-        let keys = KeyFiles::default();
+        let keyring = Keyring::default();
+        let followed = AbortOnDropHandle::new(tokio::spawn(keyring.clone().follow()));
         let parts = Parts {
             tls: server,
-            gate: Arc::new(Gate::new(&config, &lines, &keys, None).unwrap()),
+            gate: Arc::new(Gate::new(&config, &lines, &keyring, None).unwrap()),
             sites: sites.iter().map(Site::input).collect(),
         };
         let listener = Listener::open(&config, parts.clone(), &workers, metrics).unwrap();
-        Self { listener, registry, sites, output, config, parts, lines, keys, workers }
+        Self {
+            listener,
+            registry,
+            sites,
+            output,
+            config,
+            parts,
+            lines,
+            keyring,
+            _followed: followed,
+            workers,
+        }
     }
 
     /// Waits until each backend of the sets has had its first check. Requests on new connections go by that.
@@ -187,7 +202,7 @@ impl Sidecar {
     /// The same sites under another configuration.
     pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut HttpListener)) {
         change(&mut self.config);
-        let gate = Gate::new(&self.config, &self.lines, &self.keys, Some(&self.parts.gate)).unwrap();
+        let gate = Gate::new(&self.config, &self.lines, &self.keyring, Some(&self.parts.gate)).unwrap();
         self.parts.gate = Arc::new(gate);
         self.listener.update(&self.config, self.parts.clone());
     }
