@@ -55,6 +55,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
             .replace("requests: 1, requests", "requests");
         http(&listener("a", "9000", SITE, &limit))
     };
+    let known = |fields: &str| http(&listener("a", "9000", SITE, &format!(", authentication: {{{fields}}}")));
     let cases = [
         ("unknown field", format!("{HEAD}spec: {{htp: []}}"), "spec.htp"),
         ("later part", format!("{HEAD}spec: {{tcp: [{{name: db, port: 5432}}]}}"), "spec.tcp"),
@@ -126,6 +127,47 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
                 ", authentication: {apiKeys: {secret: {name: a}, header: 'X: A'}}",
             )),
             "apiKeys.header",
+        ),
+        ("no keys of tokens", known("jwt: {issuer: a, jwks: {}}"), "from secret, or from url"),
+        ("no issuer", known("jwt: {jwks: {url: 'http://a'}}"), "jwt.issuer"),
+        ("no URL", known("jwt: {issuer: a, jwks: {url: 'http://a:b@c'}}"), "jwks.url"),
+        (
+            "TLS for nothing",
+            known("jwt: {issuer: a, jwks: {url: 'http://a', tls: {}}}"),
+            "tls is for an https URL",
+        ),
+        (
+            "too often",
+            known("jwt: {issuer: a, jwks: {url: 'http://a', refresh: 1s}}"),
+            "refresh is 10s to 24h",
+        ),
+        (
+            "too much leeway",
+            known("jwt: {issuer: a, leeway: 1h, jwks: {url: 'http://a'}}"),
+            "leeway is at most",
+        ),
+        (
+            "shared secrets",
+            known("jwt: {issuer: a, algorithms: [HS256], jwks: {url: 'http://a'}}"),
+            "algorithms",
+        ),
+        (
+            "one header for two",
+            known(
+                "jwt: {issuer: a, jwks: {url: 'http://a'}}, apiKeys: {secret: {name: a}, header: authorization}",
+            ),
+            "a header of their own",
+        ),
+        (
+            "claims without tokens",
+            known("apiKeys: {secret: {name: a}}, allow: [{claims: [{claim: a, values: [b]}]}]"),
+            "claims are those of tokens",
+        ),
+        ("a rule for nobody", known("apiKeys: {secret: {name: a}}, allow: [{}]"), "names, claims or both"),
+        (
+            "a collector without TLS",
+            http(&listener("a", "9000", SITE, ", tracing: {export: {url: 'http://a', tls: {}}}")),
+            "tls is for an https URL",
         ),
         ("bad path", http(&listener("a", "9000", SITE, ", health: {path: ready}")), "health.path"),
         (
@@ -342,9 +384,11 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     outlierDetection: {{consecutiveErrors: 0, maxEjectionTime: 1h30m}}
     backendLimits: {{maxRequests: 100, maxConnections: 100, maxPending: 10}}
     timeouts: {{connect: 500ms, total: 24h, keepAlive: 0s}}
-  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}], accessLog: {{}}, tracing: {{sampleOneIn: 100}},
+  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}], accessLog: {{}},
+      tracing: {{sampleOneIn: 100, export: {{url: 'https://collector:4318/v1/traces', tls: {{}}, headersSecret: {{name: otlp}}}}}},
       rateLimits: [{{name: all, requests: 100}}, {{name: tenant, scope: Header, header: X-Tenant, requests: 10, per: 1m30s, burst: 5}}],
-      authentication: {{apiKeys: {{secret: {{name: clients}}}}, allow: [{{names: [spark, 'ci-*']}}]}}}}
+      authentication: {{apiKeys: {{secret: {{name: clients}}}}, jwt: {{issuer: 'https://login', audiences: [a], jwks: {{url: 'https://login/keys', tls: {{caSecret: {{name: login}}}}}}, claimHeaders: [{{claim: sub, header: X-User}}]}},
+      allow: [{{names: [spark, 'ci-*']}}, {{claims: [{{claim: scope, values: [write]}}]}}]}}}}
   - name: secure
     port: 8443
     tls: {{certificateSecret: {{name: web-tls}}, clientCa: {{secret: {{name: clients}}}}}}

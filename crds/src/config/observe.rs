@@ -5,6 +5,9 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::BackendTls;
+use crate::units::HttpUrl;
+
 /// Names of query parameters that one listener may add to those that are never written.
 pub const MAX_REDACTED: u32 = 16;
 
@@ -36,7 +39,8 @@ pub enum AccessLogFormat {
     Text,
 }
 
-/// W3C Trace Context: a valid `traceparent` goes on as it came, with its `tracestate`; a request without one gets one.
+/// W3C Trace Context: a valid `traceparent` goes on as it came, with its `tracestate`; a request without one gets one. With
+/// export, the sidecar is a step of each sampled trace: backends are told of its span as their parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Tracing {
@@ -44,6 +48,37 @@ pub struct Tracing {
     /// began keeps its mark.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub sample_one_in: NonZeroU32,
+
+    /// Tells a collector of each request whose trace is sampled. Without it none is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export: Option<TraceExport>,
+}
+
+/// Where spans go: OTLP over HTTP, as protobuf, in batches. While the collector is slow or gone, spans are dropped; requests
+/// never wait.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceExport {
+    /// The collector's address for traces, such as `http://collector.observability:4318/v1/traces`.
+    pub url: HttpUrl,
+
+    /// Whom to trust at an https URL. Without it the system's CAs; in the sidecar's image they are those that Mozilla trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
+
+    /// File with headers that the collector asks for, `Name: value` on each line, such as its key. It is read for each batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub headers_file: Option<String>,
+
+    /// Name of the service that spans belong to: `service.name`.
+    #[serde(default = "default_service_name")]
+    #[schemars(length(min = 1, max = 255))]
+    pub service_name: String,
+}
+
+pub fn default_service_name() -> String {
+    "sidecar".to_owned()
 }
 
 impl Default for AccessLog {
@@ -54,6 +89,6 @@ impl Default for AccessLog {
 
 impl Default for Tracing {
     fn default() -> Self {
-        Self { sample_one_in: NonZeroU32::MIN }
+        Self { sample_one_in: NonZeroU32::MIN, export: None }
     }
 }

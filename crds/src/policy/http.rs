@@ -6,12 +6,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{AuthenticationSpec, ListenerTlsSpec, SiteTlsSpec};
+use super::{AuthenticationSpec, ListenerTlsSpec, SiteTlsSpec, TracingSpec};
 use crate::{
     config::{
         AccessLog, BackendLimits, Balance, DnsBackend, DownAnswer, HEADER_PATTERN, HealthCheck,
         MAX_RATE_LIMITS, MAX_SITES, MAX_WEIGHT, OutlierDetection, Protocol, RateLimit, SidekickPaths,
-        Timeouts, Tracing, TrafficDistribution,
+        Timeouts, TrafficDistribution,
     },
     schema,
     units::{AddressPattern, Duration, ListenAddress},
@@ -125,7 +125,7 @@ pub struct HttpListenerSpec {
 
     /// Sees to it that each request belongs to a trace. Without it headers of traces go on as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tracing: Option<Tracing>,
+    pub tracing: Option<TracingSpec>,
 
     /// How many requests are let through; a request must be within all limits. Without any, all are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,6 +6,7 @@ mod authentication;
 mod http;
 mod injection;
 mod jwt;
+mod observe;
 mod secrets;
 mod status;
 mod tls;
@@ -16,6 +17,7 @@ pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources, Volum
 pub use jwt::{JwksSecret, JwksSpec, JwtSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
+pub use observe::{HeadersSecret, TraceExportSpec, TracingSpec};
 use schemars::JsonSchema;
 pub use secrets::SecretKeys;
 use serde::{Deserialize, Serialize};

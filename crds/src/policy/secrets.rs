@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AuthenticationSpec, SecretKeyReference, SecretReference, SidecarPolicySpec, SiteTlsSpec,
+    AuthenticationSpec, SecretKeyReference, SecretReference, SidecarPolicySpec, SiteTlsSpec, TraceExportSpec,
     tls::{TLS_CERTIFICATE, TLS_KEY},
 };
 
@@ -21,6 +21,9 @@ impl SidecarPolicySpec {
             }
             if let Some(known) = &listener.authentication {
                 add_known(&mut keys, known);
+            }
+            if let Some(export) = listener.tracing.as_ref().and_then(|tracing| tracing.export.as_ref()) {
+                add_export(&mut keys, export);
             }
             for tls in listener.sites.iter().filter_map(|site| site.tls.as_ref()) {
                 add_tls(&mut keys, tls);
@@ -43,6 +46,15 @@ fn add_known<'a>(keys: &mut SecretKeys<'a>, known: &'a AuthenticationSpec) {
     }
 }
 
+fn add_export<'a>(keys: &mut SecretKeys<'a>, export: &'a TraceExportSpec) {
+    if let Some(secret) = &export.headers_secret {
+        keys.entry(&secret.name).or_default().insert(&secret.key);
+    }
+    if let Some(tls) = &export.tls {
+        add_tls(keys, tls);
+    }
+}
+
 fn add_tls<'a>(keys: &mut SecretKeys<'a>, tls: &'a SiteTlsSpec) {
     add_key(keys, tls.ca_secret.as_ref());
     add_pair(keys, tls.client_certificate_secret.as_ref());
@@ -57,5 +69,43 @@ fn add_pair<'a>(keys: &mut SecretKeys<'a>, secret: Option<&'a SecretReference>) 
 fn add_key<'a>(keys: &mut SecretKeys<'a>, secret: Option<&'a SecretKeyReference>) {
     if let Some(secret) = secret {
         keys.entry(&secret.name).or_default().insert(&secret.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_secret_that_a_listener_names_is_mounted() {
+        let site = json!({"name": "s", "backends": [{"addresses": ["10.0.0.1:80"]}], "tls": {"caSecret": {"name": "site"}}});
+        let spec: SidecarPolicySpec = serde_json::from_value(json!({"http": [{
+            "name": "a", "port": 9000, "sites": [site],
+            "tls": {"certificateSecret": {"name": "web"}, "clientCa": {"secret": {"name": "people"}}},
+            "authentication": {
+                "apiKeys": {"secret": {"name": "clients"}},
+                "jwt": {"issuer": "a", "jwks": {"secret": {"name": "login", "key": "set"}}},
+            },
+            "tracing": {"export": {"url": "https://a", "headersSecret": {"name": "otlp"}, "tls": {"caSecret": {"name": "ca"}}}},
+        }]}))
+        .unwrap();
+        let found: Vec<_> = spec
+            .secret_keys()
+            .into_iter()
+            .flat_map(|(secret, keys)| keys.into_iter().map(move |key| format!("{secret}/{key}")))
+            .collect();
+        let expected = [
+            "ca/ca.crt",
+            "clients/keys",
+            "login/set",
+            "otlp/headers",
+            "people/ca.crt",
+            "site/ca.crt",
+            "web/tls.crt",
+            "web/tls.key",
+        ];
+        assert_eq!(found, expected);
     }
 }

@@ -41,6 +41,7 @@ mod plan;
 mod reconcile;
 mod resolve;
 mod source;
+mod stack;
 mod status;
 mod sweep;
 #[cfg(test)]

@@ -7,20 +7,17 @@ use std::collections::BTreeSet;
 
 use crds::{
     config::{
-        AddressFamily, ApiKeys, Authentication, Backend, BackendSource, DnsBackend, HttpListener, Jwks, Jwt,
-        PolicyReference, ServiceBackend, SidecarConfig, Site, UnresolvedBackend, WeightedSource,
+        AddressFamily, Backend, BackendSource, DnsBackend, HttpListener, PolicyReference, ServiceBackend,
+        SidecarConfig, Site, UnresolvedBackend, WeightedSource,
     },
-    names::{annotations, secret_file},
-    policy::{
-        ApiKeysSpec, AuthenticationSpec, BackendReference, HttpListenerSpec, JwtSpec, ServicePort,
-        ServiceReference, SidecarPolicy,
-    },
+    names::annotations,
+    policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
 };
 
 use super::{
     cache::Key,
     facts::{PortFact, ServiceFact},
-    tls,
+    stack, tls,
     world::World,
 };
 
@@ -99,9 +96,9 @@ impl Resolver<'_> {
             down_answer: listener.down_answer,
             sidekick: listener.sidekick,
             access_log: listener.access_log.clone(),
-            tracing: listener.tracing.clone(),
+            tracing: listener.tracing.as_ref().map(stack::tracing),
             rate_limits: listener.rate_limits.clone(),
-            authentication: listener.authentication.as_ref().map(authentication),
+            authentication: listener.authentication.as_ref().map(stack::authentication),
         }
     }
 
@@ -185,38 +182,6 @@ impl Resolver<'_> {
                 ),
             }),
         }
-    }
-}
-
-/// Keys are read from the file that the webhook mounts their Secret at.
-fn authentication(spec: &AuthenticationSpec) -> Authentication {
-    let keys = |keys: &ApiKeysSpec| ApiKeys {
-        file: secret_file(&keys.secret.name, &keys.secret.key),
-        header: keys.header.clone(),
-    };
-    Authentication {
-        api_keys: spec.api_keys.as_ref().map(keys),
-        jwt: spec.jwt.as_ref().map(jwt),
-        client_certificates: spec.client_certificates,
-        allow: spec.allow.clone(),
-    }
-}
-
-fn jwt(spec: &JwtSpec) -> Jwt {
-    Jwt {
-        issuer: spec.issuer.clone(),
-        audiences: spec.audiences.clone(),
-        jwks: Jwks {
-            file: spec.jwks.secret.as_ref().map(|secret| secret_file(&secret.name, &secret.key)),
-            url: spec.jwks.url.clone(),
-            tls: spec.jwks.tls.as_ref().map(tls::site),
-            refresh: spec.jwks.refresh,
-        },
-        algorithms: spec.algorithms.clone(),
-        leeway: spec.leeway,
-        header: spec.header.clone(),
-        forward: spec.forward,
-        claim_headers: spec.claim_headers.clone(),
     }
 }
 

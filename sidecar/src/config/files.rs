@@ -4,6 +4,7 @@ use super::{Checked, Problem, lines::Lines};
 use crate::{
     http::{ALPN, KeyFiles, KeySets},
     net::tls::{Client, Server, TlsError},
+    telemetry::spans,
 };
 
 /// Reads every file as `sidecar run` would. `text` is what `config` was read from, for the lines.
@@ -24,6 +25,14 @@ pub fn check(text: &str, config: &Checked) -> Vec<Problem> {
             let file = jwks.file.as_ref().map(|file| KeySets::check(file));
             problems.extend(file.and_then(Result::err).map(|error| told(format!("{path}.file"), &error)));
             let client = jwks.tls.as_ref().map(Client::load);
+            problems.extend(client.and_then(Result::err).map(|error| problem(&path, &error)));
+        }
+        let tracing = listener.listener().tracing.as_ref();
+        if let Some(export) = tracing.and_then(|tracing| tracing.export.as_ref()) {
+            let path = format!("{path}.tracing.export");
+            let headers = spans::check(export).err();
+            problems.extend(headers.map(|error| told(format!("{path}.headersFile"), &error)));
+            let client = export.tls.as_ref().map(Client::load);
             problems.extend(client.and_then(Result::err).map(|error| problem(&path, &error)));
         }
         for (index, site) in listener.sites().iter().enumerate() {

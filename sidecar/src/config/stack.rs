@@ -25,6 +25,15 @@ pub(super) fn check(listener: &HttpListener, path: &str, problems: &mut Vec<Prob
         }
         rate_limit(limit, &path, problems);
     }
+    let export = listener.tracing.as_ref().and_then(|tracing| tracing.export.as_ref());
+    if export.is_some_and(|export| export.tls.is_some() && !export.url.is_secure()) {
+        let path = format!("{path}.tracing.export.tls");
+        problems.push(Problem::at(
+            path,
+            "only an https URL is met within TLS",
+            "remove it, or write such a url",
+        ));
+    }
     if let Some(settings) = &listener.authentication {
         authentication(settings, listener, &format!("{path}.authentication"), problems);
     }

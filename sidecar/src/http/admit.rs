@@ -8,7 +8,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 use crds::config::{self, HttpListener, RateLimitScope, Tracing};
 
 use super::{
-    access::{Access, Peer},
+    access::{Access, Peer, Spans},
     auth::{AuthError, Authenticator, Keyring},
     message::RequestHead,
     reply::Refusal,
@@ -17,14 +17,35 @@ use super::{
 };
 use crate::{
     limits::{Exceeded, RateLimit},
-    telemetry::lines::Lines,
+    telemetry::{
+        lines::Lines,
+        spans::{ExportError, Exporters},
+    },
 };
+
+/// What the gates of all listeners share.
+#[derive(Debug, Clone)]
+pub struct Means {
+    pub lines: Lines,
+    pub keyring: Keyring,
+    pub exporters: Exporters,
+}
+
+/// Why a gate cannot be put up: the field of the listener, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    #[error("authentication.{0}")]
+    Authentication(#[from] AuthError),
+    #[error("tracing.export: {0}")]
+    Export(#[from] ExportError),
+}
 
 /// A listener's standard stack.
 #[derive(Debug, Default)]
 pub struct Gate {
     access: Option<Access>,
     tracing: Option<Tracing>,
+    spans: Option<Spans>,
     limits: Vec<Limit>,
     authenticator: Option<Authenticator>,
 }
@@ -46,27 +67,32 @@ struct Limit {
 
 impl Gate {
     /// Reads what clients are known by. `before` is the gate that this one replaces.
-    pub fn new(
-        config: &HttpListener,
-        lines: &Lines,
-        keyring: &Keyring,
-        before: Option<&Self>,
-    ) -> Result<Self, AuthError> {
+    pub fn new(config: &HttpListener, means: &Means, before: Option<&Self>) -> Result<Self, GateError> {
         let limit = |settings: &config::RateLimit| {
             let kept = before.and_then(|gate| gate.limits.iter().find(|limit| *limit.settings == *settings));
             kept.cloned().unwrap_or_else(|| Limit::new(settings))
         };
         let authenticator = config.authentication.as_ref();
+        let log = config.access_log.as_ref();
+        let export = config.tracing.as_ref().and_then(|tracing| tracing.export.as_ref());
+        let exporter = export.map(|export| means.exporters.load(export)).transpose()?;
         Ok(Self {
-            access: config.access_log.as_ref().map(|settings| Access::new(settings, lines)),
+            access: log.map(|settings| Access::new(settings, &means.lines)),
             tracing: config.tracing.clone(),
+            spans: exporter.map(|exporter| Spans::new(exporter, log)),
             limits: config.rate_limits.iter().map(limit).collect(),
-            authenticator: authenticator.map(|settings| Authenticator::new(settings, keyring)).transpose()?,
+            authenticator: authenticator
+                .map(|settings| Authenticator::new(settings, &means.keyring))
+                .transpose()?,
         })
     }
 
     pub(super) fn access(&self) -> Option<&Access> {
         self.access.as_ref()
+    }
+
+    pub(super) fn spans(&self) -> Option<&Spans> {
+        self.spans.as_ref()
     }
 
     /// Each limit with the requests that it has refused.
@@ -101,7 +127,7 @@ impl Gate {
         };
         let begin = |tracing: &Tracing| {
             let one_in = tracing.sample_one_in.get() as usize;
-            thread.with_random(|random| Trace::of(&request.fields, one_in, random))
+            thread.with_random(|random| Trace::of(&request.fields, one_in, self.spans.is_some(), random))
         };
         Ok(Admitted { trace: self.tracing.as_ref().map(begin), lines })
     }

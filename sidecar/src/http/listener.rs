@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    AuthError, Gate, Metrics,
+    Gate, GateError, Metrics,
     metrics::{Counters, ListenerMetrics, ThreadCounters},
     settings::Settings,
     thread::{Phase, Share, Thread, Tls},
@@ -38,8 +38,8 @@ pub enum OpenError {
     Bind { listener: String, address: Address, source: io::Error },
     #[error("listener {listener}: {place}: {source}")]
     Tls { listener: String, place: String, source: TlsError },
-    #[error("listener {listener}: authentication.{source}")]
-    Authentication { listener: String, source: AuthError },
+    #[error("listener {listener}: {source}")]
+    Gate { listener: String, source: GateError },
 }
 
 fn remedy(address: &Address, error: &io::Error) -> &'static str {

@@ -34,7 +34,7 @@ mod verdict;
 /// Protocols that a listener speaks within TLS, the best one first.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-pub use admit::Gate;
+pub use admit::{Gate, GateError, Means};
 pub use auth::{AuthError, JwksError, KeyFiles, KeySets, Keyring, KeysError};
 pub(crate) use families::groups;
 pub use listener::{Listener, OpenError, Parts};

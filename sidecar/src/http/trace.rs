@@ -1,14 +1,18 @@
-//! W3C Trace Context: a valid `traceparent` is kept as it is; without one a trace begins here. Pure.
+//! W3C Trace Context: a valid `traceparent` is kept as it is; without one a trace begins here. A trace that is recorded gets a
+//! span of the sidecar, which is the parent of what the backend does. Pure.
 
 use super::message::Fields;
 
 /// Left out where a trace begins: the state of a trace that cannot be read belongs to no other.
 const REPLACED: &[&str] = &["traceparent", "tracestate"];
+/// Left out where the sidecar is a step of a trace.
+const CONTINUED: &[&str] = &["traceparent"];
 
 const NAME: &[u8] = b"traceparent: ";
 /// `00-`, 32 digits of the trace, `-`, 16 of the request that is its parent, `-`, 2 of flags.
 const VALUE: usize = 55;
 const ID: std::ops::Range<usize> = 3..35;
+const SPAN: std::ops::Range<usize> = 36..52;
 
 /// The trace that a request belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -16,25 +20,61 @@ pub(super) struct Trace {
     value: [u8; VALUE],
     /// It begins here, so that the backend must be told.
     begins: bool,
+    /// The span in the value is the sidecar's own, and a collector is told of it.
+    recorded: bool,
+    /// The span that the client has named.
+    parent: Option<[u8; 8]>,
+}
+
+/// The ids of a span that is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) trace: [u8; 16],
+    pub(super) own: [u8; 8],
+    pub(super) parent: Option<[u8; 8]>,
 }
 
 impl Trace {
-    /// The trace that these fields name, or a new one. Of this many new ones one is sampled.
-    pub(super) fn of(fields: &Fields, one_in: usize, random: &mut fastrand::Rng) -> Self {
+    /// The trace that these fields name, or a new one. Of this many new ones one is sampled; sampled ones are recorded where
+    /// spans are exported.
+    pub(super) fn of(fields: &Fields, one_in: usize, exports: bool, random: &mut fastrand::Rng) -> Self {
         let mut values = fields.all("traceparent");
-        match (values.next().and_then(parse), values.next()) {
-            (Some(value), None) => Self { value, begins: false },
+        let trace = match (values.next().and_then(parse), values.next()) {
+            (Some(value), None) => Self { value, begins: false, recorded: false, parent: None },
             _ => Self::begin(random.usize(..one_in) == 0, random),
+        };
+        if exports && trace.is_sampled() { trace.recorded(random) } else { trace }
+    }
+
+    fn is_sampled(&self) -> bool {
+        matches!(self.value[54], b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f')
+    }
+
+    /// A step of its own in the trace, as version 00 writes it.
+    fn recorded(mut self, random: &mut fastrand::Rng) -> Self {
+        if !self.begins {
+            self.parent = u64::try_from(number(&self.value[SPAN])).ok().map(u64::to_be_bytes);
+            digits(random.u64(1..).into(), &mut self.value[SPAN]);
+            self.value[..2].copy_from_slice(b"00");
+            self.value[53..].copy_from_slice(b"01");
         }
+        Self { recorded: true, ..self }
+    }
+
+    /// What a collector is told of it; none where it is not.
+    pub(super) fn ids(&self) -> Option<Ids> {
+        let own = u64::try_from(number(&self.value[SPAN])).ok().filter(|_| self.recorded)?;
+        let trace = number(&self.value[ID]).to_be_bytes();
+        Some(Ids { trace, own: own.to_be_bytes(), parent: self.parent })
     }
 
     fn begin(sampled: bool, random: &mut fastrand::Rng) -> Self {
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
         // All zeros would be no id.
         digits(random.u128(1..), &mut value[ID]);
-        digits(random.u64(1..).into(), &mut value[36..52]);
+        digits(random.u64(1..).into(), &mut value[SPAN]);
         value[54] = b'0' + u8::from(sampled);
-        Self { value, begins: true }
+        Self { value, begins: true, recorded: false, parent: None }
     }
 
     /// 32 hexadecimal digits.
@@ -44,8 +84,8 @@ impl Trace {
 
     /// Tells a backend of it: which fields are left out, and which lines are added.
     pub(super) fn tell(&self, without: &mut Vec<&'static str>, lines: &mut Vec<u8>) {
-        if self.begins {
-            without.extend_from_slice(REPLACED);
+        if self.begins || self.recorded {
+            without.extend_from_slice(if self.begins { REPLACED } else { CONTINUED });
             lines.extend_from_slice(NAME);
             lines.extend_from_slice(&self.value);
             lines.extend_from_slice(b"\r\n");
@@ -72,6 +112,12 @@ fn parse(value: &[u8]) -> Option<[u8; VALUE]> {
     valid.then_some(*first)
 }
 
+/// The value of hexadecimal digits.
+fn number(digits: &[u8]) -> u128 {
+    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap_or(0);
+    digits.iter().fold(0, |value, byte| value << 4 | u128::from(digit(*byte)))
+}
+
 fn digits(mut value: u128, out: &mut [u8]) {
     for digit in out.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(value % 16) as usize];
@@ -92,7 +138,7 @@ mod tests {
     fn forwarded(fields: &str, one_in: usize) -> (Trace, String) {
         let mut head = RequestHead::default();
         head.parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes()).unwrap().unwrap();
-        let trace = Trace::of(&head.fields, one_in, &mut fastrand::Rng::with_seed(7));
+        let trace = Trace::of(&head.fields, one_in, false, &mut fastrand::Rng::with_seed(7));
         let (mut without, mut lines, mut out) = (Vec::new(), Vec::new(), Vec::new());
         trace.tell(&mut without, &mut lines);
         head.write(&mut out, Edits { without: &without, extra: &lines, ..Edits::default() });
@@ -153,12 +199,35 @@ mod tests {
     }
 
     #[test]
+    fn a_recorded_trace_gets_a_step_of_its_own() {
+        let mut head = RequestHead::default();
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\ntraceparent: {VALID}\r\ntracestate: a=1\r\n\r\n");
+        head.parse(text.as_bytes()).unwrap().unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        let trace = Trace::of(&head.fields, 1, true, &mut random);
+        let ids = trace.ids().unwrap();
+        assert_eq!(ids.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+        assert_eq!(ids.parent, Some(0xb7ad_6b71_6920_3331_u64.to_be_bytes()));
+        let (mut without, mut lines) = (Vec::new(), Vec::new());
+        trace.tell(&mut without, &mut lines);
+        assert_eq!(without, CONTINUED, "the state of the trace goes on");
+        let own = format!("{:016x}", u64::from_be_bytes(ids.own));
+        assert_eq!(
+            String::from_utf8(lines).unwrap(),
+            format!("traceparent: 00-0af7651916cd43dd8448eb211c80319c-{own}-01\r\n")
+        );
+        let begun = Trace::of(&RequestHead::default().fields, 1, true, &mut random).ids().unwrap();
+        assert_eq!(begun.parent, None);
+        assert!(Trace::of(&RequestHead::default().fields, usize::MAX, true, &mut random).ids().is_none());
+    }
+
+    #[test]
     fn of_the_traces_that_begin_the_wanted_share_is_sampled() {
         let mut head = RequestHead::default();
         head.parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
         let mut random = fastrand::Rng::with_seed(1);
         let sampled =
-            (0..10_000).filter(|_| Trace::of(&head.fields, 10, &mut random).value[54] == b'1').count();
+            (0..10_000).filter(|_| Trace::of(&head.fields, 10, false, &mut random).value[54] == b'1').count();
         assert!((800..1200).contains(&sampled), "{sampled}");
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     discovery::{Discovery, state::StateDir, state_keys},
     http,
     net::{Workers, tls},
-    telemetry::{lines::Lines, metrics},
+    telemetry::metrics,
 };
 
 /// The sidecar counts as started when every backend set has answered, or this time after its listeners were opened.
@@ -66,8 +66,7 @@ impl Control {
         workers: Workers,
         http_metrics: Arc<http::Metrics>,
         tls: tls::Store,
-        lines: Lines,
-        keyring: http::Keyring,
+        means: http::Means,
         metrics: metrics::Control,
         discovery: Discovery,
         state: Arc<StateDir>,
@@ -77,7 +76,7 @@ impl Control {
         Self {
             admin,
             workers,
-            listeners: Listeners::new(http_metrics, tls, lines, keyring),
+            listeners: Listeners::new(http_metrics, tls, means),
             metrics,
             discovery,
             state,

@@ -12,12 +12,11 @@ use super::plan::{Plan, plan};
 use crate::{
     config::{Checked, CheckedListener},
     discovery::{Backends, Discovery},
-    http::{ALPN, Gate, Keyring, Listener, Metrics, OpenError, Parts, SiteInput},
+    http::{ALPN, Gate, Listener, Means, Metrics, OpenError, Parts, SiteInput},
     net::{
         Workers,
         tls::{Store, TlsError},
     },
-    telemetry::lines::Lines,
 };
 
 /// Time for a closed socket to free its address.
@@ -28,8 +27,7 @@ pub(super) struct Listeners {
     open: Vec<Open>,
     metrics: Arc<Metrics>,
     tls: Store,
-    lines: Lines,
-    keyring: Keyring,
+    means: Means,
     /// Listeners that were removed, while their requests finish.
     draining: JoinSet<()>,
 }
@@ -41,8 +39,8 @@ struct Open {
 }
 
 impl Listeners {
-    pub(super) fn new(metrics: Arc<Metrics>, tls: Store, lines: Lines, keyring: Keyring) -> Self {
-        Self { open: Vec::new(), metrics, tls, lines, keyring, draining: JoinSet::new() }
+    pub(super) fn new(metrics: Arc<Metrics>, tls: Store, means: Means) -> Self {
+        Self { open: Vec::new(), metrics, tls, means, draining: JoinSet::new() }
     }
 
     /// Opens, updates and closes listeners. On an error everything is as it was before.
@@ -178,8 +176,8 @@ impl Listeners {
         }
         let before = self.open.iter().find(|open| open.config.name() == listener.name());
         let before = before.map(|open| &*open.parts.gate);
-        let gate = Gate::new(listener.listener(), &self.lines, &self.keyring, before)
-            .map_err(|source| OpenError::Authentication { listener: listener.name().to_owned(), source })?;
+        let gate = Gate::new(listener.listener(), &self.means, before)
+            .map_err(|source| OpenError::Gate { listener: listener.name().to_owned(), source })?;
         let gate = Arc::new(gate);
         Ok(Parts { tls, gate, sites })
     }

@@ -27,7 +27,7 @@ use crate::{
     discovery::{Discovery, cluster::Cluster, dns::SystemDns, state::StateDir},
     http,
     net::{self, Workers},
-    telemetry::{self, lines::Lines},
+    telemetry::{self, lines::Lines, spans::Exporters},
 };
 
 /// Tasks get this time to end after all connections are closed.
@@ -125,6 +125,9 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let keyring = http::Keyring { sets, ..http::Keyring::default() };
     tasks.spawn(stop.clone().run_until_cancelled_owned(keyring.clone().follow()));
     let lines = Lines::start(io::stdout(), &mut registry).map_err(RuntimeError::Threads)?;
+    // They end when their last span is sent, and not by the token, which would cut that off.
+    let exporters = Exporters::register(&mut registry, tls.clone(), dns.clone(), tasks.clone());
+    let means = http::Means { lines: lines.clone(), keyring, exporters };
     tasks.spawn(stop.clone().run_until_cancelled_owned(tls.clone().follow()));
     let health = Arc::new(Health::new());
     let endpoints = admin::Endpoints::new(health.clone(), registry);
@@ -143,8 +146,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
         workers,
         http_metrics,
         tls,
-        lines.clone(),
-        keyring,
+        means,
         metrics,
         discovery,
         state,

@@ -1,28 +1,33 @@
 //! The access log: what is noted of a request while it is under way -> one line when it has ended, however it ends -> a
-//! batch of its thread -> [`Lines`].
+//! batch of its thread -> [`Lines`]; and where its trace is recorded, one span -> [`Exporter`].
 //!
 //! Secrets never come this far: of a head only method, host, path and user agent are read, and of the path's query the
 //! values of secret parameters are left out.
 
 mod line;
 mod redact;
+mod span;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
     mem,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crds::config::{AccessLog, AccessLogFormat};
 use jiff::Timestamp;
 
-use self::{line::Facts, redact::Redact};
-use super::{message::RequestHead, pool::Pool, thread::Thread, trace::Trace};
+use self::{line::Facts, redact::Redact, span::Context};
+use super::{admit::Gate, message::RequestHead, pool::Pool, thread::Thread, trace::Trace};
 use crate::{
     net::{Stream, tls::Identity},
-    telemetry::lines::{Batch, Lines},
+    telemetry::{
+        lines::{Batch, Lines},
+        spans::Exporter,
+    },
 };
 
 /// A batch of this size goes to the writer; a smaller one when the thread looks around, once a second.
@@ -37,6 +42,13 @@ pub(super) struct Access {
     lines: Lines,
 }
 
+/// Where a listener's spans go.
+#[derive(Debug)]
+pub(super) struct Spans {
+    exporter: Arc<Exporter>,
+    redact: Redact,
+}
+
 /// Who is on the other side of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
@@ -44,6 +56,8 @@ pub(super) struct Peer {
     pub(super) address: Option<SocketAddr>,
     /// Of the client's certificate, which the handshake has verified.
     pub(super) identity: Option<Identity>,
+    /// It speaks TLS.
+    secure: bool,
     shown: OnceCell<String>,
 }
 
@@ -62,7 +76,7 @@ pub(super) struct Note {
 /// One request in the log: its line is written when this is dropped.
 pub(super) struct Entry<'a> {
     thread: &'a Thread,
-    access: Option<&'a Access>,
+    gate: &'a Gate,
     /// None for one that could not be read.
     request: Option<&'a RequestHead>,
     note: Rc<Note>,
@@ -96,9 +110,21 @@ impl Access {
     }
 }
 
+impl Spans {
+    /// `log` is the access log of the same listener, whose secrets are secrets here too.
+    pub(super) fn new(exporter: Arc<Exporter>, log: Option<&AccessLog>) -> Self {
+        Self { exporter, redact: Redact::new(log.map_or(&[], |log| &log.redact)) }
+    }
+}
+
 impl Peer {
     fn of(stream: &Stream) -> Self {
-        Self { address: stream.peer_address(), identity: stream.peer_identity(), shown: OnceCell::new() }
+        Self {
+            address: stream.peer_address(),
+            identity: stream.peer_identity(),
+            secure: stream.is_tls(),
+            shown: OnceCell::new(),
+        }
     }
 
     #[cfg(test)]
@@ -156,14 +182,14 @@ impl Note {
 impl<'a> Entry<'a> {
     pub(super) fn begin(
         thread: &'a Thread,
-        access: Option<&'a Access>,
+        gate: &'a Gate,
         note: &Rc<Note>,
         request: Option<&'a RequestHead>,
     ) -> Self {
         note.clear();
         Self {
             thread,
-            access,
+            gate,
             request,
             note: Rc::clone(note),
             trace: None,
@@ -194,13 +220,13 @@ impl<'a> Entry<'a> {
         self.note.cause.get().is_some() || self.note.status.get().is_none_or(|status| status >= 500)
     }
 
-    fn write(&self, access: &Access, journal: &mut Journal) {
-        let duration = self.started.elapsed();
+    /// Calls `tell` with all there is to say, at this time.
+    fn with_facts(&self, time: &[u8], duration: Duration, tell: impl FnOnce(&Facts<'_>)) {
         let pool = self.note.pool.borrow();
         let backend = pool.as_ref().map(|pool| &pool.backend);
         let fields = self.request.map(|request| &request.fields);
-        let facts = Facts {
-            time: journal.clock.show(SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH)),
+        tell(&Facts {
+            time,
             listener: &self.thread.listener,
             client: self.note.peer.shown(),
             method: self.request.map(RequestHead::method),
@@ -216,12 +242,35 @@ impl<'a> Entry<'a> {
             trace: self.trace.as_ref().map(Trace::id),
             user_agent: fields.and_then(|fields| fields.get("user-agent")),
             cause: self.note.cause.get(),
-        };
-        line::write(&mut journal.batch.bytes, access.format, &access.redact, &facts);
-        journal.batch.lines += 1;
-        if journal.batch.bytes.len() >= FULL {
+        });
+    }
+
+    fn write(&self, access: &Access, journal: &mut Journal) {
+        let duration = self.started.elapsed();
+        let Journal { batch, clock } = journal;
+        let time = clock.show(SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH));
+        self.with_facts(time, duration, |facts| {
+            line::write(&mut batch.bytes, access.format, &access.redact, facts);
+        });
+        batch.lines += 1;
+        if batch.bytes.len() >= FULL {
             journal.flush(access);
         }
+    }
+
+    fn export(&self, spans: &Spans, trace: &Trace) {
+        let context = Context {
+            trace,
+            client: self.note.peer.address,
+            secure: self.note.peer.secure,
+            ended: SystemTime::now(),
+            redact: &spans.redact,
+        };
+        self.with_facts(&[], self.started.elapsed(), |facts| {
+            if let Some(span) = span::span(facts, &context) {
+                spans.exporter.offer(span);
+            }
+        });
     }
 }
 
@@ -230,10 +279,15 @@ impl Drop for Entry<'_> {
         if !self.ended {
             self.note.caused_by("CutOff");
         }
-        if let Some(access) = self.access
+        if let Some(access) = self.gate.access()
             && (access.one_in == 1 || self.is_notable() || self.thread.random(access.one_in) == 0)
         {
             self.write(access, &mut self.thread.journal.borrow_mut());
+        }
+        if let (Some(spans), Some(trace)) = (self.gate.spans(), &self.trace)
+            && trace.ids().is_some()
+        {
+            self.export(spans, trace);
         }
         // A backend that has gone is not held by an idle connection.
         self.note.pool.take();

@@ -193,7 +193,7 @@ impl Client {
                 tracing::debug!(listener = %thread.listener, %bad, "a request was refused");
                 scratch.request.keep_alive = false;
                 let local = thread.local();
-                let _entry = Entry::begin(thread, local.gate.access(), &self.note, None);
+                let _entry = Entry::begin(thread, &local.gate, &self.note, None);
                 self.refuse(thread, &scratch.request, &bad.into(), true).await
             }
         }
@@ -234,7 +234,7 @@ impl Client {
         let settings = thread.settings();
         self.timeouts = settings.timeouts;
         self.due = settings.timeouts.total.map(|total| Instant::now() + total);
-        let mut entry = Entry::begin(thread, local.gate.access(), &self.note, Some(request));
+        let mut entry = Entry::begin(thread, &local.gate, &self.note, Some(request));
         let mut upload = Upload::new(request);
         let peer = &self.note.peer;
         let Admitted { trace, lines } = match local.gate.admit(thread, request, peer, entry.started()) {

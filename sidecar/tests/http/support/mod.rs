@@ -23,12 +23,13 @@ pub(crate) use recorder::Recorder;
 use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
-    http::{Gate, Keyring, Listener, Metrics, Parts},
+    discovery::dns::SystemDns,
+    http::{Gate, Keyring, Listener, Means, Metrics, Parts},
     net::Workers,
-    telemetry::lines::Lines,
+    telemetry::{lines::Lines, spans::Exporters},
 };
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 pub(crate) use wire::Message;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -58,7 +59,7 @@ pub(crate) struct Sidecar {
     pub(crate) output: Output,
     config: HttpListener,
     parts: Parts,
-    lines: Lines,
+    means: Means,
     pub(crate) keyring: Keyring,
     _followed: AbortOnDropHandle<()>,
     workers: Workers,
@@ -159,9 +160,12 @@ impl Sidecar {
         let lines = Lines::start(output.clone(), &mut registry).unwrap();
         let keyring = Keyring::default();
         let followed = AbortOnDropHandle::new(tokio::spawn(keyring.clone().follow()));
+        let (tls, dns) = (sidecar::net::tls::Store::default(), Arc::new(SystemDns::default()));
+        let exporters = Exporters::register(&mut registry, tls, dns, TaskTracker::new());
+        let means = Means { lines, keyring: keyring.clone(), exporters };
         let parts = Parts {
             tls: server,
-            gate: Arc::new(Gate::new(&config, &lines, &keyring, None).unwrap()),
+            gate: Arc::new(Gate::new(&config, &means, None).unwrap()),
             sites: sites.iter().map(Site::input).collect(),
         };
         let listener = Listener::open(&config, parts.clone(), &workers, metrics).unwrap();
@@ -172,7 +176,7 @@ impl Sidecar {
             output,
             config,
             parts,
-            lines,
+            means,
             keyring,
             _followed: followed,
             workers,
@@ -202,7 +206,7 @@ impl Sidecar {
     /// The same sites under another configuration.
     pub(crate) fn reconfigure(&mut self, change: impl FnOnce(&mut HttpListener)) {
         change(&mut self.config);
-        let gate = Gate::new(&self.config, &self.lines, &self.keyring, Some(&self.parts.gate)).unwrap();
+        let gate = Gate::new(&self.config, &self.means, Some(&self.parts.gate)).unwrap();
         self.parts.gate = Arc::new(gate);
         self.listener.update(&self.config, self.parts.clone());
     }
