@@ -15,6 +15,8 @@ LARGE = 3 << 20
 
 
 class Echo(grpc.GenericRpcHandler):
+    cancelled = threading.Event()
+
     def service(self, details):
         return {
             "/test.Echo/One": grpc.unary_unary_rpc_method_handler(self.one),
@@ -23,6 +25,8 @@ class Echo(grpc.GenericRpcHandler):
             "/test.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
             "/test.Echo/Refuse": grpc.unary_unary_rpc_method_handler(self.refuse),
             "/test.Echo/Wait": grpc.unary_unary_rpc_method_handler(self.wait),
+            "/test.Echo/Hang": grpc.unary_stream_rpc_method_handler(self.hang),
+            "/test.Echo/Cancelled": grpc.unary_unary_rpc_method_handler(self.was_cancelled),
         }.get(details.method)
 
     def one(self, message, context):
@@ -46,6 +50,16 @@ class Echo(grpc.GenericRpcHandler):
     def wait(self, message, context):
         time.sleep(5)
         return message
+
+    def hang(self, message, context):
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        yield b"begun"
+        if ended.wait(20):
+            self.cancelled.set()
+
+    def was_cancelled(self, message, context):
+        return b"yes" if self.cancelled.wait(20) else b"no"
 
 
 def serve():
@@ -96,6 +110,13 @@ def talk(address):
             raise AssertionError("the deadline has passed")
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+
+        # A stream on which nobody says anything is taken back all the same.
+        hanging = channel.unary_stream("/test.Echo/Hang")(b"", timeout=60)
+        assert next(hanging) == b"begun"
+        hanging.cancel()
+        assert channel.unary_unary("/test.Echo/Cancelled")(b"", timeout=30) == b"yes"
+
         with ThreadPoolExecutor(50) as pool:
             calls = [pool.submit(one, str(n).encode(), timeout=30) for n in range(500)]
             assert [int(call.result()) for call in calls] == list(range(500))
