@@ -266,3 +266,7 @@ pub(super) fn append(headers: &mut HeaderMap, name: &str, value: Bytes) -> Optio
     let value = HeaderValue::from_maybe_shared(value).ok()?;
     headers.try_append(name, value).ok().map(drop)
 }
+
+#[cfg(test)]
+#[path = "fields_tests.rs"]
+mod tests;
