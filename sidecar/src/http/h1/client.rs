@@ -96,7 +96,7 @@ pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
 
 /// Serves the requests of one lane of a client's connection in HTTP/2.
 pub(in crate::http) async fn serve_lane(thread: Rc<Thread>, lane: Inbound, peer: Rc<Peer>) {
-    let client = Client::new(&thread, Transport::Inbound(Box::new(lane)), Note::about(peer), None);
+    let mut client = Client::new(&thread, Transport::Inbound(Box::new(lane)), Note::about(peer), None);
     let _registered = poll_fn(|context| Poll::Ready(thread.register(context.waker()))).await;
     client.run(&thread).await;
 }
@@ -116,7 +116,7 @@ impl Client {
     }
 
     /// Serves one request after the other until the connection ends.
-    async fn run(mut self, thread: &Rc<Thread>) {
+    async fn run(&mut self, thread: &Rc<Thread>) {
         let next = loop {
             if !self.has_more(thread).await {
                 break Next::Gone;
@@ -377,7 +377,7 @@ impl Client {
         .await;
     }
 
-    async fn end(mut self, next: Next) {
+    async fn end(&mut self, next: Next) {
         match next {
             Next::Linger => {
                 if self.say_goodbye().await {
