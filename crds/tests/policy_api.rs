@@ -7,6 +7,7 @@ use std::{
 };
 
 use e2e::apiserver::ApiServer;
+use serde::Deserialize;
 
 const HEAD: &str = "apiVersion: sidecar.io/v1alpha1\nkind: SidecarPolicy\nmetadata: {name: data}\n";
 
@@ -423,6 +424,29 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     assert_eq!(site.ca_secret.as_ref().unwrap().key, "ca.crt");
     assert!(apply(&namespace, &policy).await?.status.success());
     assert_eq!(policies.get("data").await?.metadata.generation, Some(1), "a second apply is no edit");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_policies_of_all_examples_are_accepted() -> anyhow::Result<()> {
+    let namespace = ApiServer::shared().await.namespace("examples").await?;
+    let mut accepted = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples"))? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let mut object = serde_json::Value::deserialize(document)?;
+            if object["kind"] != "SidecarPolicy" {
+                continue;
+            }
+            object["metadata"]["namespace"] = namespace.as_str().into();
+            let output = apply(&namespace, &object.to_string()).await?;
+            let error = String::from_utf8_lossy(&output.stderr);
+            anyhow::ensure!(output.status.success() && error.is_empty(), "{}: {error}", path.display());
+            accepted += 1;
+        }
+    }
+    anyhow::ensure!(accepted >= 6, "{accepted} policies");
     Ok(())
 }
 

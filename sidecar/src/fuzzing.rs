@@ -101,18 +101,69 @@ fn page(bytes: &[u8]) {
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
+    use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
+
     use super::*;
+
+    const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus");
+
+    /// All inputs of a target.
+    fn corpus(name: &str) -> Vec<Vec<u8>> {
+        let folder = Path::new(CORPUS).join(name);
+        let mut inputs: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+        inputs.sort();
+        inputs
+    }
 
     #[test]
     fn what_the_fuzzer_has_found_stays_found() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let folders = fs::read_dir(&corpus).unwrap().map(|entry| entry.unwrap().file_name());
+        let folders = fs::read_dir(CORPUS).unwrap().map(|entry| entry.unwrap().file_name());
         let folders: BTreeSet<_> = folders.map(|name| name.into_string().unwrap()).collect();
         assert_eq!(folders, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
         for (name, target) in TARGETS {
-            for entry in fs::read_dir(corpus.join(name)).unwrap() {
-                target(&fs::read(entry.unwrap().path()).unwrap());
+            corpus(name).iter().for_each(|input| target(input));
+        }
+    }
+
+    /// One small change: what a byte becomes, what goes, what is there twice.
+    fn change(input: &mut Vec<u8>, (kind, at, length, byte): (u8, Index, usize, u8)) {
+        let at = at.index(input.len() + 1);
+        let end = (at + length).min(input.len());
+        match kind {
+            0 if at < input.len() => input[at] = byte,
+            1 => input.insert(at, byte),
+            2 => drop(input.drain(at..end)),
+            _ => {
+                let run = input[at..end].to_vec();
+                input.splice(at..at, run);
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn changes_to_the_corpus_break_no_promise(
+            target in select(&TARGETS[..]), one in any::<Index>(), other in any::<Index>(), cut in any::<(Index, Index)>(),
+            crossed in any::<bool>(), changes in vec((0u8..4, any::<Index>(), 1usize..9, byte()), 0..6),
+        ) {
+            let (name, target) = target;
+            let corpus = corpus(name);
+            let (one, other) = (one.get(&corpus), other.get(&corpus));
+            let mut input = one.clone();
+            if crossed {
+                input.truncate(cut.0.index(one.len() + 1));
+                input.extend_from_slice(&other[cut.1.index(other.len() + 1)..]);
+            }
+            changes.into_iter().for_each(|one| change(&mut input, one));
+            target(&input);
+        }
+    }
+
+    /// Any byte, and those more often that mean something to somebody.
+    fn byte() -> impl Strategy<Value = u8> {
+        prop_oneof![any::<u8>(), select(&b"\r\n\t :;,=0123456789abcfx-+/*?{}[]\"\\\0#.%"[..])]
     }
 }
