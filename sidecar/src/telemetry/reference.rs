@@ -2,7 +2,7 @@
 
 use crds::metrics::{self, Group};
 
-use super::{lines, metrics::Control, process};
+use super::{lines, metrics::Control, process, spans};
 use crate::{http, net::tls};
 
 const INTRODUCTION: &str = "At `/metrics` on port 15470 of each injected pod, and at `--admin-address` of a sidecar elsewhere. A listener, a site
@@ -20,6 +20,7 @@ pub fn groups() -> Vec<Group> {
     groups.push(Group { title: "TLS", metrics: tls::FAMILIES.to_vec() });
     groups.push(Group { title: "Configuration", metrics: Control::FAMILIES.to_vec() });
     groups.push(Group { title: "Access log", metrics: vec![&lines::DROPPED] });
+    groups.push(Group { title: "Traces", metrics: spans::FAMILIES.to_vec() });
     groups.push(Group { title: "Process", metrics: process::FAMILIES.to_vec() });
     groups
 }

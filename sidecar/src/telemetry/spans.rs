@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use crds::config::TraceExport;
+use crds::{config::TraceExport, metrics::Metric};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -20,7 +20,10 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    metrics::{MetricType, counter::Counter},
+    registry::Registry,
+};
 use prost::Message;
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
@@ -96,20 +99,31 @@ struct Sending {
     failing: bool,
 }
 
+const SENT: Metric = Metric {
+    name: "sidecar_trace_sent_spans",
+    kind: MetricType::Counter,
+    labels: &[],
+    help: "Spans that a collector has taken",
+    look: "When traces are missing: does anything leave the sidecar",
+};
+
+const DROPPED: Metric = Metric {
+    name: "sidecar_trace_dropped_spans",
+    kind: MetricType::Counter,
+    labels: &[],
+    help: "Spans that no collector has taken: it failed, or was too slow",
+    look: "When traces are missing: the sidecar's log says what the collector answers; if it is too slow, sample less",
+};
+
+/// What the exporters show in metrics.
+pub(super) const FAMILIES: [&Metric; 2] = [&SENT, &DROPPED];
+
 impl Exporters {
     /// `tasks` are waited for at the end of the process.
     pub fn register(registry: &mut Registry, tls: Store, dns: Arc<dyn Lookup>, tasks: TaskTracker) -> Self {
         let counts = Counts::default();
-        registry.register(
-            "sidecar_trace_sent_spans",
-            "Spans that a collector has taken",
-            counts.sent.clone(),
-        );
-        registry.register(
-            "sidecar_trace_dropped_spans",
-            "Spans that no collector has taken: it failed, or was too slow",
-            counts.dropped.clone(),
-        );
+        SENT.register(registry, counts.sent.clone());
+        DROPPED.register(registry, counts.dropped.clone());
         Self(Arc::new(Inner { live: Mutex::default(), tls, dns, tasks, counts }))
     }
 
