@@ -134,18 +134,20 @@ pub fn forwarded_lines(bytes: &[u8]) {
 pub fn trace(bytes: &[u8]) {
     let mut head = RequestHead::default();
     let Ok(Some(_)) = head.parse(bytes) else { return };
-    let mut random = fastrand::Rng::with_seed(7);
-    let trace = Trace::of(&head.fields, 2, &mut random);
-    let (mut without, mut lines, mut written) = (Vec::new(), Vec::new(), Vec::new());
-    trace.tell(&mut without, &mut lines);
-    head.write(&mut written, Edits { without: &without, extra: &lines });
-    let mut told = RequestHead::default();
-    match told.parse(&written) {
-        Err(BadRequest::TooLarge) => return,
-        read => assert_eq!(read, Ok(Some(written.len()))),
+    for exports in [false, true] {
+        let mut random = fastrand::Rng::with_seed(7);
+        let trace = Trace::of(&head.fields, 2, exports, &mut random);
+        let (mut without, mut lines, mut written) = (Vec::new(), Vec::new(), Vec::new());
+        trace.tell(&mut without, &mut lines);
+        head.write(&mut written, Edits { without: &without, removed: &[], extra: &lines });
+        let mut told = RequestHead::default();
+        match told.parse(&written) {
+            Err(BadRequest::TooLarge) => return,
+            read => assert_eq!(read, Ok(Some(written.len()))),
+        }
+        assert_eq!(told.fields.all("traceparent").count(), 1);
+        assert_eq!(Trace::of(&told.fields, 2, false, &mut random).id(), trace.id());
     }
-    assert_eq!(told.fields.all("traceparent").count(), 1);
-    assert_eq!(Trace::of(&told.fields, 2, &mut random).id(), trace.id());
 }
 
 /// A 503 is the client's to hear when S3 says so within what is looked at, and only then.
