@@ -54,7 +54,7 @@ impl Lines {
         let dropped = Counter::default();
         DROPPED.register(registry, dropped.clone());
         let lines = Self { queue, dropped: dropped.clone() };
-        thread::Builder::new().name("lines".to_owned()).spawn(move || write(out, &batches, &dropped))?;
+        thread::Builder::new().name("lines".to_owned()).spawn(move || write(out, batches, &dropped))?;
         Ok(lines)
     }
 
@@ -79,8 +79,8 @@ impl Lines {
     }
 }
 
-fn write(mut out: impl Write, batches: &Receiver<Message>, dropped: &Counter) {
-    for message in batches {
+fn write(mut out: impl Write, batches: Receiver<Message>, dropped: &Counter) {
+    while let Ok(message) = batches.recv() {
         match message {
             Message::Batch(batch) => {
                 if out.write_all(&batch.bytes).and_then(|()| out.flush()).is_err() {
@@ -88,6 +88,8 @@ fn write(mut out: impl Write, batches: &Receiver<Message>, dropped: &Counter) {
                 }
             }
             Message::End(end) => {
+                // So that a batch which comes later is refused, and counted.
+                drop(batches);
                 // Who asked may have stopped waiting.
                 let _ = end.send(());
                 return;
