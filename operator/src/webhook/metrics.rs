@@ -35,6 +35,14 @@ pub(super) enum Rejection {
     Busy,
 }
 
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Injected, Self::Kept, Self::Skipped, Self::Denied, Self::Failed];
+}
+
+impl Rejection {
+    const ALL: [Self; 5] = [Self::ContentType, Self::TooLarge, Self::Malformed, Self::Slow, Self::Busy];
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOutcome {
     outcome: Outcome,
@@ -108,6 +116,13 @@ impl Metrics {
             in_flight: Gauge::default(),
             duration: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
         };
+        // A counter that appears with its first event shows no increase for it.
+        for outcome in Outcome::ALL {
+            drop(metrics.admissions.get_or_create(&ByOutcome { outcome }));
+        }
+        for reason in Rejection::ALL {
+            drop(metrics.rejections.get_or_create(&ByReason { reason }));
+        }
         ADMISSIONS.register(registry, metrics.admissions.clone());
         REJECTIONS.register(registry, metrics.rejections.clone());
         LIVE_READS.register(registry, metrics.live_reads.clone());
