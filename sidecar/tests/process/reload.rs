@@ -135,7 +135,7 @@ fn listener_changes(other: SocketAddr, keys: &Path) -> Vec<(&'static str, Value)
         ("trafficDistribution", json!("None")),
         ("outlierDetection", json!({"consecutiveErrors": 1})),
         ("backendLimits", json!({"maxRequests": 100, "maxConnections": 100, "maxPending": 100})),
-        ("timeouts", json!({"firstByte": "10s", "total": "1m", "keepAlive": "0s"})),
+        ("timeouts", json!({"firstByte": "10s", "total": "1m", "keepAlive": "1s"})),
         ("health", json!({"path": "/", "interval": "100ms"})),
         ("forwardedHeaders", json!(true)),
         ("downAnswer", json!("BackendDown")),
