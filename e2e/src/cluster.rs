@@ -17,6 +17,8 @@ use crate::process::{self, Output};
 #[derive(Clone)]
 pub struct Cluster {
     pub client: Client,
+    /// The same, which takes the first answer, whatever it is.
+    pub impatient: Client,
     kubeconfig: PathBuf,
     bin: PathBuf,
 }
@@ -29,12 +31,14 @@ impl Cluster {
         let file = Kubeconfig::read_from(&kubeconfig)
             .with_context(|| format!("cannot read the kubeconfig {}", kubeconfig.display()))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
+        let mut once = config.clone();
+        once.default_retry = false;
+        let (client, impatient) = (Client::try_from(config)?, Client::try_from(once)?);
         client
             .apiserver_version()
             .await
             .context("the cluster does not answer; `make cluster-up` brings one up")?;
-        Ok(Self { client, kubeconfig, bin })
+        Ok(Self { client, impatient, kubeconfig, bin })
     }
 
     pub async fn kubectl(&self, arguments: &[&str], input: &str) -> Result<Output> {

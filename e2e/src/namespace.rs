@@ -17,7 +17,7 @@ use k8s_openapi::{
     },
 };
 use kube::{
-    Api, Resource,
+    Api, Client, Resource,
     api::{DeleteParams, ListParams, LogParams, ObjectMeta, PostParams},
     client::Body,
 };
@@ -191,9 +191,18 @@ impl Namespace {
 
     /// A GET to a port of a pod, through the API server.
     pub async fn http_get(&self, pod: &str, port: u16, path: &str) -> Result<(u16, String)> {
+        self.ask(&self.cluster.client, pod, port, path).await
+    }
+
+    /// The same where nothing is expected to answer: a 503 of the API server is not asked for again.
+    pub async fn is_unreachable(&self, pod: &str, port: u16) -> Result<bool> {
+        Ok(self.ask(&self.cluster.impatient, pod, port, "/").await?.0 >= 500)
+    }
+
+    async fn ask(&self, client: &Client, pod: &str, port: u16, path: &str) -> Result<(u16, String)> {
         let url = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", self.name);
         let request = http::Request::get(url).body(Body::empty())?;
-        let response = self.cluster.client.send(request).await?;
+        let response = client.send(request).await?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
