@@ -171,7 +171,9 @@ impl Forward<'_> {
         match pooled.then(|| pool.take(Instant::now(), keep_alive)).flatten() {
             Some(connection) => Ok(connection),
             None => {
-                let opened = self.client.in_time(pool.connect(self.call.request.upgrade, connect)).await;
+                // On the heap, since it is large and rare: otherwise each idle client would hold room for it.
+                let opened =
+                    self.client.in_time(Box::pin(pool.connect(self.call.request.upgrade, connect))).await;
                 opened.unwrap_or_else(|| Err(NoConnection::Failed(io::ErrorKind::TimedOut.into())))
             }
         }
