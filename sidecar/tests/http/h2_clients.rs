@@ -1,11 +1,11 @@
 //! Clients in HTTP/2, before backends in HTTP/1.1.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Request};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::Semaphore};
 
 use crate::support::{
     Backend, Client, Sidecar,
@@ -269,10 +269,16 @@ async fn leave_to_send_a_body_is_passed_on() {
 
 #[tokio::test]
 async fn a_drain_answers_what_is_under_way_and_then_ends() {
-    let backend = Backend::start(|mut visit| async move {
-        while visit.request().await.is_some() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            visit.send(OK).await;
+    // One answer for the client that is idle then; the others wait until the drain has begun.
+    let leave = Arc::new(Semaphore::new(1));
+    let answers = Arc::clone(&leave);
+    let backend = Backend::start(move |mut visit| {
+        let answers = Arc::clone(&answers);
+        async move {
+            while visit.request().await.is_some() {
+                answers.acquire().await.unwrap().forget();
+                visit.send(OK).await;
+            }
         }
     })
     .await;
@@ -287,6 +293,8 @@ async fn a_drain_answers_what_is_under_way_and_then_ends() {
     until("the requests are there", || sidecar.listener.requests() > 0).await;
     let (listener, _workers) = sidecar.into_parts();
     let draining = tokio::spawn(listener.drain(Duration::from_secs(15)));
+    in_time("the end of the idle connection", idle.ended()).await.unwrap();
+    leave.add_permits(responses.len());
     for response in responses {
         let (head, body) = in_time("an answer", response).await.unwrap().into_parts();
         assert_eq!(
@@ -296,7 +304,6 @@ async fn a_drain_answers_what_is_under_way_and_then_ends() {
     }
     in_time("the drain", draining).await.unwrap();
     client.ended().await.unwrap();
-    idle.ended().await.unwrap();
 }
 
 #[tokio::test]

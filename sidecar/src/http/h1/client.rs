@@ -3,12 +3,14 @@
 use std::{future::poll_fn, io, rc::Rc, task::Poll, time::Duration};
 
 use crds::config::DownAnswer;
-use tokio::{
-    io::AsyncWriteExt,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
-use super::{attempt::Upload, relay, wire::Wire};
+use super::{
+    attempt::Upload,
+    goodbye::{LINGER, Next},
+    relay,
+    wire::Wire,
+};
 use crate::{
     http::{
         access::{Entry, Note, Peer},
@@ -37,11 +39,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the body of an error, which tells what kind it is.
 const PEEK: Duration = Duration::from_millis(500);
 
-/// A client that is still sending a body that nobody wants gets this long, and this many bytes, to see the answer: closing
-/// with unread bytes is a reset, which takes away an answer that has not been read.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 16 << 20;
-
 /// A client, and all the deadlines that its requests have.
 pub(in crate::http) struct Client {
     pub(in crate::http) wire: Wire,
@@ -56,20 +53,6 @@ pub(in crate::http) struct Client {
     pub(in crate::http) note: Rc<Note>,
     /// Counts the connection; a lane of HTTP/2 has none of its own.
     _slot: Option<Slot>,
-}
-
-/// How a request left its connection.
-pub(super) enum Next {
-    /// Another may follow.
-    Request,
-    /// The answer is complete, and the last one.
-    Close,
-    /// The answer is complete, and the client is still sending.
-    Linger,
-    /// The answer broke off: the connection is reset, since a clean end could pass for the end of it.
-    Abort,
-    /// Nobody is there any more.
-    Gone,
 }
 
 pub(in crate::http) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
@@ -369,42 +352,6 @@ impl Client {
                 }
                 match backend.poll_fill(context, SMALL, SMALL) {
                     Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return self.alarm.poll(context),
-                }
-            }
-        })
-        .await;
-    }
-
-    async fn end(&mut self, next: Next) {
-        match next {
-            Next::Linger => {
-                if self.say_goodbye().await {
-                    self.linger().await;
-                }
-            }
-            Next::Close => {
-                self.say_goodbye().await;
-            }
-            Next::Abort | Next::Gone | Next::Request => {}
-        }
-    }
-
-    /// Ends what is sent. Within TLS that is a message, for which a client that has stopped reading leaves no room.
-    async fn say_goodbye(&mut self) -> bool {
-        matches!(timeout(LINGER, self.wire.stream.shutdown()).await, Ok(Ok(())))
-    }
-
-    async fn linger(&mut self) {
-        self.alarm.set_after(LINGER);
-        let mut left = LINGER_BYTES;
-        poll_fn(|context| {
-            loop {
-                let pending = self.wire.input().len();
-                self.wire.consume(pending);
-                match self.wire.poll_fill(context, SMALL, SMALL) {
-                    Poll::Ready(Ok(count @ 1..)) if count < left => left -= count,
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => return self.alarm.poll(context),
                 }

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod client;
+mod goodbye;
 mod pump;
 mod relay;
 mod wire;

@@ -13,7 +13,8 @@ use tokio::io::copy_bidirectional;
 
 use super::{
     attempt::Upload,
-    client::{Client, Next, framing_for},
+    client::{Client, framing_for},
+    goodbye::Next,
     pump::{Pump, PumpError, Recode},
 };
 use crate::{
