@@ -290,10 +290,12 @@ async fn a_drain_answers_what_is_under_way_and_then_ends() {
     for _ in 0..50 {
         responses.push(client.begin(get("/")).await);
     }
-    until("the requests are there", || sidecar.listener.requests() > 0).await;
+    until("the requests are there", || sidecar.listener.requests() == responses.len()).await;
     let (listener, _workers) = sidecar.into_parts();
     let draining = tokio::spawn(listener.drain(Duration::from_secs(15)));
     in_time("the end of the idle connection", idle.ended()).await.unwrap();
+    // Only now has the drain reached those that are under way: they may be another thread's.
+    client.is_sent_away().await;
     leave.add_permits(responses.len());
     for response in responses {
         let (head, body) = in_time("an answer", response).await.unwrap().into_parts();

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -113,10 +114,21 @@ impl H2Client {
         }
     }
 
-    /// Waits until the sidecar has ended the connection.
+    /// Waits until the sidecar has said that it takes no more requests here.
+    pub(crate) async fn is_sent_away(&self) {
+        let waiting = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(2));
+            while self.sender.clone().ready().await.is_ok() {
+                tick.tick().await;
+            }
+        };
+        in_time("the sidecar's word to leave", waiting).await;
+    }
+
+    /// Waits until the sidecar has ended the connection; a client that lets go of it ends it itself.
     pub(crate) async fn ended(self) -> Result<(), h2::Error> {
-        drop(self.sender);
-        in_time("the end of the connection", self.task).await.unwrap()
+        let Self { sender: _held, task } = self;
+        in_time("the end of the connection", task).await.unwrap()
     }
 }
 
