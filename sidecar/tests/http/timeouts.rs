@@ -5,7 +5,7 @@ use serde_json::json;
 use sidecar::net::tls::Store;
 use tokio::io::AsyncReadExt;
 
-use crate::support::{Backend, Sidecar, Site};
+use crate::support::{Backend, Sidecar, Site, h2::H2Client};
 
 /// Takes requests and never answers.
 async fn silent() -> Backend {
@@ -73,6 +73,15 @@ async fn a_client_without_a_request_is_let_go_after_the_idle_time() {
     let mut client = sidecar.client().await;
     client.get("/").await;
     assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_client_in_http2_without_a_request_is_let_go_after_the_idle_time() {
+    let backend = Backend::named("good").await;
+    let sidecar = with(json!({"idle": "200ms"}), &[&backend]).await;
+    let client = H2Client::connect(sidecar.address()).await;
+    assert_eq!(client.get("/").await.text(), "good");
+    client.ended().await.unwrap();
 }
 
 #[tokio::test]
