@@ -191,4 +191,11 @@ mod tests {
              Retry-After: 1\r\n\r\n"
         );
     }
+
+    #[test]
+    fn who_comes_again_after_the_seconds_he_was_told_is_not_too_early() {
+        for (nanos, told) in [(0, 0), (1, 1), (1_000_000_000, 1), (1_000_000_001, 2)] {
+            assert_eq!(seconds(Duration::from_nanos(nanos)), told, "{nanos} ns");
+        }
+    }
 }

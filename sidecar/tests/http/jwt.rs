@@ -14,11 +14,12 @@ use tempfile::NamedTempFile;
 use crate::support::{
     Backend, Client, Sidecar, Site, in_time,
     issuer::{Key, claims, set},
+    tls::{Authority, Terminator, Volume, server_config},
     until,
 };
 
-/// A listener whose clients are known by tokens of a key set, and by nothing else.
-async fn guarded(jwks: Value, more: Value, backend: &Backend) -> Sidecar {
+/// Clients that are known by tokens of a key set, and by nothing else.
+fn authentication(jwks: Value, more: Value) -> Value {
     let mut jwt = json!({"issuer": "https://issuer.test", "audiences": ["app", "other"], "jwks": jwks});
     let mut settings = json!({});
     for (name, value) in more.as_object().unwrap() {
@@ -26,8 +27,13 @@ async fn guarded(jwks: Value, more: Value, backend: &Backend) -> Sidecar {
         into[name] = value.clone();
     }
     settings["jwt"] = jwt;
-    let fields = json!({"authentication": settings, "accessLog": {}});
-    let sidecar = Sidecar::with_config(fields, vec![Site::new("primary", &[backend.address])]);
+    json!({"authentication": settings, "accessLog": {}})
+}
+
+/// A listener for them.
+async fn guarded(jwks: Value, more: Value, backend: &Backend) -> Sidecar {
+    let site = Site::new("primary", &[backend.address]);
+    let sidecar = Sidecar::with_config(authentication(jwks, more), vec![site]);
     sidecar.ready().await;
     sidecar
 }
@@ -82,6 +88,46 @@ async fn a_token_lets_in_whoever_its_issuer_signed_it_for() {
         (json!({"aud": ["app", 1]}), 401),
     ] {
         assert_eq!(get_with(&mut client, &sign(more.clone())).await, expected, "{more}");
+    }
+}
+
+/// Asks on one connection, which is always served by the same thread, until this is the answer.
+async fn turns(client: &mut Client, token: &str, status: u16) {
+    in_time("another answer", async {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
+        while get_with(client, token).await != status {
+            tick.tick().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_good_a_moment_ago_is_not_when_it_has_expired() {
+    let key = Key::es256();
+    let file = file(&[key.jwk("e")]);
+    let backend = Backend::named("a").await;
+    let sidecar = guarded(json!({"file": file.path()}), json!({"leeway": "0s"}), &backend).await;
+    let mut client = sidecar.client().await;
+    let token = key.token("e", &claims(json!({"exp": now() + 2})));
+    assert_eq!(get_with(&mut client, &token).await, 200);
+    turns(&mut client, &token, 401).await;
+}
+
+#[tokio::test]
+async fn new_rules_count_for_tokens_that_are_known_already() {
+    let key = Key::es256();
+    let file = file(&[key.jwk("e")]);
+    let backend = Backend::named("a").await;
+    let allowing = |name: &str| (json!({"file": file.path()}), json!({"allow": [{"names": [name]}]}));
+    let (jwks, more) = allowing("spark");
+    let mut sidecar = guarded(jwks, more, &backend).await;
+    let mut client = sidecar.client().await;
+    let token = key.token("e", &claims(json!({})));
+    for (name, status) in [("spark", 200), ("ci", 403), ("sp*", 200)] {
+        let (jwks, more) = allowing(name);
+        sidecar.take(authentication(jwks, more));
+        turns(&mut client, &token, status).await;
     }
 }
 
@@ -323,4 +369,31 @@ async fn an_answer_that_is_too_long_or_no_set_is_asked_for_again() {
     assert_eq!(get_with(&mut sidecar.client().await, &token).await, 503);
     keys.give(&set(&[key.jwk("1")]));
     wait_for(&sidecar, &token, 200).await;
+}
+
+#[tokio::test]
+async fn keys_come_within_tls_from_whom_the_ca_vouches_for_and_from_nobody_else() {
+    let key = Key::es256();
+    let (keys, backend) = (Keys::start().await, Backend::named("a").await);
+    keys.give(&set(&[key.jwk("1")]));
+    let (known, unknown) = (Authority::new(), Authority::named("another CA"));
+    let token = key.token("1", &claims(json!({})));
+    for (authority, name, good) in
+        [(&known, "127.0.0.1", true), (&unknown, "127.0.0.1", false), (&known, "issuer.test", false)]
+    {
+        let (pair, asked) = (authority.issue(&[name]), keys.asked());
+        let server = Terminator::start(server_config(&pair, None), keys.server.address).await;
+        let volume = Volume::of(&pair, &known);
+        let jwks = json!({"url": format!("https://{}/keys", server.address), "tls": volume.backend()});
+        let sidecar = guarded(jwks, json!({}), &backend).await;
+        if good {
+            wait_for(&sidecar, &token, 200).await;
+            assert_eq!(server.seen().len(), 1);
+        } else {
+            // The first try has come to nothing once there is another one.
+            until("a second try", || server.met() > 1).await;
+            assert_eq!(get_with(&mut sidecar.client().await, &token).await, 503, "{name}");
+            assert_eq!((server.seen().len(), keys.asked()), (0, asked), "{name}");
+        }
+    }
 }

@@ -1,6 +1,12 @@
 //! W3C Trace Context: which trace a backend and the access log are told of.
 
-use std::fs;
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -10,7 +16,11 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Sidecar, Site, refusing, until};
+use crate::support::{
+    Backend, Sidecar, Site, refusing,
+    tls::{Authority, Terminator, Volume, server_config},
+    until,
+};
 
 async fn traced(settings: Value, backend: &Backend) -> Sidecar {
     let site = Site::new("primary", &[backend.address]);
@@ -195,4 +205,65 @@ async fn no_request_waits_for_a_collector() {
             assert!(sidecar.metric("sidecar_trace_dropped_spans_total").unwrap() > 0.0);
         }
     }
+}
+
+#[tokio::test]
+async fn a_collector_within_tls_is_verified_and_shown_the_certificate_that_it_asks_for() {
+    let (collector, backend) = (collector().await, Backend::named("a").await);
+    let authority = Authority::new();
+    let pair = authority.issue(&["127.0.0.1"]);
+    let server = Terminator::start(server_config(&pair, Some(&authority)), collector.address).await;
+    let volume = Volume::of(&authority.issue(&["sidecar.test"]), &authority);
+    let mut tls = volume.backend();
+    tls.client_certificate = Some(volume.key_pair());
+    let export = json!({"url": format!("https://{}/v1/traces", server.address), "tls": tls});
+    let sidecar = traced(json!({"tracing": {"export": export}}), &backend).await;
+    sidecar.get("/").await;
+    assert_eq!(spans(&collector, 1).await.len(), 1);
+    assert!(server.seen().iter().all(|seen| seen.with_certificate), "{:?}", server.seen());
+    assert_eq!(sidecar.metric("sidecar_trace_dropped_spans_total"), Some(0.0));
+}
+
+/// A collector that answers so at first, and then takes what it gets.
+async fn beginning_with(status: &'static str) -> Backend {
+    let asked = Arc::new(AtomicUsize::new(0));
+    Backend::start(move |mut visit| {
+        let asked = Arc::clone(&asked);
+        async move {
+            visit.request().await;
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            let status = if first { status } else { "200 OK" };
+            visit.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_batch_is_sent_again_when_that_may_help_and_dropped_when_it_will_not() {
+    let backend = Backend::named("a").await;
+    let after = async |status: &'static str, series: &str| {
+        let collector = beginning_with(status).await;
+        let export = json!({"url": format!("http://{}/", collector.address)});
+        let sidecar = traced(json!({"tracing": {"export": export}}), &backend).await;
+        sidecar.get("/").await;
+        let counted = format!("sidecar_trace_{series}_spans_total");
+        until("the end of the batch", || sidecar.metric(&counted) == Some(1.0)).await;
+        let bodies: Vec<_> = collector.requests().into_iter().map(|request| request.body).collect();
+        assert!(bodies.iter().all(|body| *body == bodies[0]), "it is the same batch");
+        bodies.len()
+    };
+    let (busy, refused) =
+        tokio::join!(after("503 Service Unavailable", "sent"), after("400 Bad Request", "dropped"));
+    assert_eq!((busy, refused), (2, 1));
+}
+
+#[tokio::test]
+async fn what_waits_when_its_listener_closes_is_sent_at_once() {
+    let (collector, backend) = (collector().await, Backend::named("a").await);
+    let export = json!({"url": format!("http://{}/", collector.address)});
+    let sidecar = traced(json!({"tracing": {"export": export}}), &backend).await;
+    sidecar.get("/").await;
+    drop(sidecar);
+    assert_eq!(spans(&collector, 1).await.len(), 1);
 }

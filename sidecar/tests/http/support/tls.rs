@@ -5,7 +5,10 @@ use std::{
     fs, io,
     net::SocketAddr,
     os::unix::fs::symlink,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -161,6 +164,7 @@ pub(crate) struct Seen {
 /// TLS in front of a plain backend.
 pub(crate) struct Terminator {
     pub(crate) address: SocketAddr,
+    met: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
     config: Arc<Mutex<Arc<ServerConfig>>>,
     _task: AbortOnDropHandle<()>,
@@ -197,10 +201,13 @@ impl Terminator {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let config = Arc::new(Mutex::new(Arc::new(config)));
         let (shared, current) = (Arc::clone(&seen), Arc::clone(&config));
+        let met = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&met);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
                 let acceptor = TlsAcceptor::from(Arc::clone(&current.lock().unwrap()));
                 let seen = Arc::clone(&shared);
                 connections.spawn(async move {
@@ -216,7 +223,12 @@ impl Terminator {
                 });
             }
         });
-        Self { address, seen, config, _task: AbortOnDropHandle::new(task) }
+        Self { address, met, seen, config, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Connections so far, those among them that came to nothing.
+    pub(crate) fn met(&self) -> usize {
+        self.met.load(Ordering::Relaxed)
     }
 
     /// Serves new connections by this from now on.
