@@ -267,3 +267,21 @@ async fn when_every_backend_has_as_much_as_it_may_the_answer_is_503_at_once() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_check_goes_to_the_port_that_is_named_for_it() {
+    let (backend, doctor) = (Backend::named("one").await, Backend::named("well").await);
+    let checked_at =
+        |port: u16| serde_json::json!({"health": {"path": "/up", "port": port, "interval": "1h"}});
+    let start = async |port| {
+        let sidecar = Sidecar::with_config(checked_at(port), vec![Site::new("primary", &[backend.address])]);
+        sidecar.ready().await;
+        sidecar
+    };
+    let sidecar = start(doctor.address.port()).await;
+    assert_eq!(doctor.requests()[0].start, "GET /up HTTP/1.1");
+    assert_eq!(sidecar.get("/").await.text(), "one");
+    let sidecar = start(refusing().await.port()).await;
+    assert_eq!(sidecar.get("/").await.status(), 503);
+    assert_eq!(backend.requests().len(), 1, "it was asked for nothing else");
+}

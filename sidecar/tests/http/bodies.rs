@@ -1,5 +1,6 @@
 //! Bodies of every framing and size arrive whole, and a body cut short never looks whole.
 
+use sidecar::net::pipe::Pipe;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Backend, Sidecar, in_time};
@@ -35,6 +36,23 @@ async fn long_bodies_arrive_whole_both_ways_and_connections_are_used_again() {
     let metric = |name: &str| sidecar.metric(&format!("{name}{{{labels}}}"));
     assert_eq!(metric("sidecar_http_received_bytes_total"), Some((4 * LONG) as f64));
     assert_eq!(metric("sidecar_http_sent_bytes_total"), Some((2 * LONG + 300_001) as f64));
+}
+
+#[tokio::test]
+async fn long_bodies_arrive_whole_where_no_pipe_is_left() {
+    let backend = Backend::answering(with_length(&pattern(LONG))).await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let mut client = sidecar.client().await;
+    let mut request = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {LONG}\r\n\r\n").into_bytes();
+    request.extend_from_slice(&pattern(LONG));
+    // All that the process may have. Other tests copy as long as this one holds them.
+    let _pipes: Vec<_> = std::iter::from_fn(Pipe::take).collect();
+    for _ in 0..2 {
+        client.send(&request).await;
+        assert!(client.receive().await.unwrap().body == pattern(LONG));
+        assert!(backend.requests().last().unwrap().body == pattern(LONG));
+    }
+    assert_eq!(backend.connections(), 1);
 }
 
 #[tokio::test]

@@ -1,8 +1,16 @@
 //! Messages arrive as they were sent.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use crate::support::{Backend, Sidecar, in_time};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
+};
+
+use crate::support::{Backend, Sidecar, in_time, until};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -121,6 +129,44 @@ async fn requests_of_one_client_share_a_connection_to_the_backend() {
 }
 
 #[tokio::test]
+async fn of_idle_connections_the_last_one_used_is_used_first() {
+    let (leave, visits) = (Arc::new(Semaphore::new(0)), AtomicUsize::new(0));
+    let answers = Arc::clone(&leave);
+    let backend = Backend::start(move |mut visit| {
+        let (answers, name) = (Arc::clone(&answers), visits.fetch_add(1, Ordering::Relaxed));
+        async move {
+            while visit.request().await.is_some() {
+                answers.acquire().await.unwrap().forget();
+                let length = name.to_string().len();
+                visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}")).await;
+            }
+        }
+    })
+    .await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    // The first and the third are on one thread, which has its own connections.
+    let mut clients = Vec::new();
+    for count in 1..=3 {
+        clients.push(sidecar.client().await);
+        until("the connection", || sidecar.listener.connections() == count).await;
+    }
+    let (mut third, mut first) = (clients.pop().unwrap(), clients.swap_remove(0));
+    for (count, client) in [(1, &mut first), (2, &mut third)] {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        until("the request is there", || backend.requests().len() == count).await;
+    }
+    // In the order in which they came.
+    leave.add_permits(1);
+    let early = first.receive().await.unwrap().text();
+    leave.add_permits(100);
+    let last = third.receive().await.unwrap().text();
+    assert_ne!(early, last);
+    for _ in 0..5 {
+        assert_eq!(first.get("/").await.text(), last);
+    }
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let backend = Backend::start(|mut visit| async move {
         while let Some(request) = visit.request().await {
@@ -186,6 +232,18 @@ async fn an_expected_continue_comes_from_the_backend() {
     assert_eq!(client.receive_head().await.status(), 100);
     client.send("hello").await;
     assert_eq!(client.receive().await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn a_backend_that_knows_no_continue_gets_the_body_after_a_moment() {
+    let backend = Backend::named("a").await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let mut client = sidecar.client().await;
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+    assert_eq!(client.receive_head().await.status(), 100);
+    client.send("hello").await;
+    assert_eq!(client.receive().await.unwrap().text(), "a");
+    assert_eq!(backend.requests()[0].body, b"hello");
 }
 
 #[tokio::test]
