@@ -10,29 +10,40 @@ use std::{
 
 use crds::{
     config::{AddressFamily, ServiceBackend},
-    units::{Address, AddressPattern, DnsName, Duration, ListenAddress, Quantity, StatusRange},
+    units::{Address, AddressPattern, DnsName, Duration, HttpUrl, ListenAddress, Quantity, StatusRange},
 };
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use crate::{
+    command::fuzzing as command,
     config,
     discovery::kubernetes::{endpoints, slices},
     http::fuzzing as http,
-    top::exposition,
+    telemetry::spans,
+    top::fuzzing as top,
 };
 
 /// A name, which is that of a folder in the corpus, and what is done with each input.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 20] = [
+    ("api-keys", http::api_keys),
     ("chunks", http::chunks),
+    ("command-line", command::command_line),
     ("config", configuration),
     ("endpoints", discovered),
-    ("exposition", page),
+    ("exposition", top::page),
     ("forwarded", http::forwarded_lines),
+    ("h2-answer", http::h2_answer),
+    ("h2-request", http::h2_request),
+    ("headers-file", headers_file),
+    ("key-set", http::key_set),
+    ("redaction", http::redaction),
     ("request-head", http::request_head),
     ("requests", http::requests),
     ("response-head", http::response_head),
+    ("site", command::site),
+    ("token", http::token),
     ("trace", http::trace),
     ("units", units),
     ("verdict", http::verdict),
@@ -58,6 +69,7 @@ fn units(bytes: &[u8]) {
     stays::<AddressPattern>(text);
     stays::<DnsName>(text);
     stays::<Duration>(text);
+    stays::<HttpUrl>(text);
     stays::<ListenAddress>(text);
     stays::<Quantity>(text);
     stays::<StatusRange>(text);
@@ -88,13 +100,23 @@ fn discovered(bytes: &[u8]) {
     }
 }
 
-/// A page is read or refused.
-fn page(bytes: &[u8]) {
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && let Ok(samples) = exposition::samples(text)
-    {
-        assert!(samples.len() < text.lines().count(), "its end is none of them");
+/// Each header of a file is known for a secret, or the file is refused in words that hold nothing of it.
+fn headers_file(bytes: &[u8]) {
+    match spans::parse_headers("file", bytes) {
+        Ok(headers) => assert!(headers.values().all(::http::HeaderValue::is_sensitive)),
+        Err(error) => assert_silent(&error, bytes),
     }
+}
+
+/// Words of this length are no words of an error's own.
+const LONG: usize = 12;
+
+/// What is said of a file of secrets holds none of its words.
+pub(crate) fn assert_silent(error: &impl Display, file: &[u8]) {
+    let error = error.to_string();
+    let text = String::from_utf8_lossy(file);
+    let told = text.split_whitespace().find(|word| word.len() >= LONG && error.contains(word));
+    assert_eq!(told, None, "{error}");
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use std::{
 };
 
 use anyhow::Context;
+#[cfg(any(test, fuzzing))]
+pub(crate) use balance::fuzzing;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;

@@ -4,6 +4,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+pub use super::{
+    access::fuzzing::redaction,
+    auth::fuzzing::{api_keys, key_set, token},
+    h2::fuzzing::{h2_answer, h2_request},
+};
 use super::{
     forwarded,
     message::{

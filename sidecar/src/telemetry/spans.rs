@@ -270,16 +270,21 @@ fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
 }
 
-/// `Name: value` on each line; empty lines and those that begin with # are left out.
+/// The headers that a file holds.
 fn headers(path: &str) -> Result<HeaderMap, ExportError> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path);
     let read = file.and_then(|file| file.take(MAX_HEADERS_FILE + 1).read_to_end(&mut bytes));
     read.map_err(|source| ExportError::Unreadable { path: path.to_owned(), source })?;
-    let mut headers = HeaderMap::new();
     if bytes.len() as u64 > MAX_HEADERS_FILE {
         return Err(ExportError::TooLarge { path: path.to_owned() });
     }
+    parse_headers(path, &bytes)
+}
+
+/// `Name: value` on each line; empty lines and those that begin with # are left out.
+pub(crate) fn parse_headers(path: &str, bytes: &[u8]) -> Result<HeaderMap, ExportError> {
+    let mut headers = HeaderMap::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {

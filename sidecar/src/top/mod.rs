@@ -3,7 +3,9 @@
 //! It asks for nothing that Prometheus does not get, and changes nothing.
 
 mod address;
-pub(crate) mod exposition;
+mod exposition;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod live;
 mod reading;
 mod report;

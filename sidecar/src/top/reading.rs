@@ -93,9 +93,9 @@ impl ListenerReading {
             "sidecar_http_connections" => self.connections = value,
             "sidecar_http_requests_in_flight" => self.in_flight = value,
             "sidecar_http_own_answers_total" => {
-                self.own_answers += value;
+                self.own_answers = self.own_answers.saturating_add(value);
                 if is_failure(sample) {
-                    self.own_failures += value;
+                    self.own_failures = self.own_failures.saturating_add(value);
                 }
             }
             "sidecar_http_request_duration_seconds_bucket" => {
@@ -113,9 +113,9 @@ impl BackendReading {
         let value = count(sample);
         match sample.name {
             "sidecar_http_requests_total" => {
-                self.answers += value;
+                self.answers = self.answers.saturating_add(value);
                 if is_failure(sample) {
-                    self.errors += value;
+                    self.errors = self.errors.saturating_add(value);
                 }
             }
             "sidecar_http_retries_total" => self.retries = value,

@@ -193,7 +193,7 @@ impl BackendReport {
         let count = |value: fn(&BackendReading) -> u64| Count::new(earlier.map(value), value(later), seconds);
         let traffic = Traffic {
             requests: count(|backend| backend.answers),
-            failures: count(|backend| backend.errors + backend.connect_failures),
+            failures: count(|backend| backend.errors.saturating_add(backend.connect_failures)),
             retries: count(|backend| backend.retries),
             sent_bytes: count(|backend| backend.sent),
             received_bytes: count(|backend| backend.received),
@@ -224,7 +224,7 @@ impl Count {
     }
 
     fn add(&mut self, other: Self) {
-        self.total += other.total;
+        self.total = self.total.saturating_add(other.total);
         self.per_second = self.per_second.zip(other.per_second).map(|(a, b)| a + b);
     }
 }
@@ -245,7 +245,7 @@ fn sum<'a>(parts: impl Iterator<Item = &'a Traffic>, seconds: Option<f64>) -> Tr
         sum.retries.add(part.retries);
         sum.sent_bytes.add(part.sent_bytes);
         sum.received_bytes.add(part.received_bytes);
-        sum.in_flight += part.in_flight;
+        sum.in_flight = sum.in_flight.saturating_add(part.in_flight);
     }
     sum
 }
@@ -267,7 +267,7 @@ fn add(sum: &mut Buckets, part: &Buckets) {
     if sum.is_empty() {
         sum.clone_from(part);
     } else if sum.len() == part.len() {
-        sum.iter_mut().zip(part).for_each(|(sum, part)| sum.1 += part.1);
+        sum.iter_mut().zip(part).for_each(|(sum, part)| sum.1 = sum.1.saturating_add(part.1));
     }
 }
 

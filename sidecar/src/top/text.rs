@@ -1,6 +1,6 @@
 //! Numbers and names as people read them in a table. Pure.
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 /// What stands where nothing is known.
 pub(super) const UNKNOWN: &str = "-";
@@ -73,13 +73,14 @@ pub(super) fn cut(text: &str, cells: usize) -> String {
         return text.to_owned();
     }
     let mut cut = String::new();
-    let mut used = 1;
     for character in text.chars() {
-        used += character.width().unwrap_or(0);
-        if used > cells {
+        let end = cut.len();
+        cut.push(character);
+        // Measured together, since a character may make the one before it wider.
+        if width(&cut) >= cells {
+            cut.truncate(end);
             break;
         }
-        cut.push(character);
     }
     if cells > 0 {
         cut.push('…');
@@ -150,6 +151,13 @@ mod tests {
         assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         assert_eq!(wrap("indivisible", 5), ["indi…"]);
         assert_eq!(wrap("", 5), [""]);
+    }
+
+    #[test]
+    fn signs_that_are_wider_together_are_cut_to_measure_too() {
+        for cells in 0..8 {
+            assert!(width(&cut("\u{263a}\u{fe0f}\u{263a}\u{fe0f}\u{263a}\u{fe0f}", cells)) <= cells);
+        }
     }
 
     proptest! {

@@ -6,6 +6,8 @@
 mod arguments;
 mod config;
 mod ellipses;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod secret;
 mod site;
 

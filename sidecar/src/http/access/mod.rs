@@ -8,6 +8,9 @@ mod line;
 mod redact;
 mod span;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     mem,

@@ -7,7 +7,7 @@ const REDACTED: &[u8] = b"REDACTED";
 
 /// Parameters that are secret wherever they occur, in lower case: signatures and credentials of S3 (both versions), Google
 /// and Azure, and what applications commonly call theirs.
-const SECRET: [&str; 23] = [
+pub(super) const SECRET: [&str; 23] = [
     "access_token",
     "api-key",
     "api_key",

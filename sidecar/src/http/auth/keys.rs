@@ -123,7 +123,7 @@ impl KeyFile {
 }
 
 impl Keys {
-    fn parse(path: &str, bytes: &[u8]) -> Result<Self, KeysError> {
+    pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Self, KeysError> {
         let path = || path.to_owned();
         let text = std::str::from_utf8(bytes).map_err(|_| KeysError::NotText { path: path() })?;
         let mut keys = Vec::new();

@@ -9,6 +9,9 @@ mod keys;
 mod name;
 mod rules;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use std::{rc::Rc, sync::Arc};
 
 use crds::config::Authentication;

@@ -9,6 +9,8 @@ mod broken;
 mod download;
 mod fields;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod inbound;
 mod link;
 mod links;

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Most keys of one set; issuers have two or three.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 
 /// Keys that a token without a key's name is tried with, at most.
-const MOST_TRIED: usize = 4;
+pub(super) const MOST_TRIED: usize = 4;
 
 /// Why a set cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,9 @@ mod crypto;
 mod key_set;
 mod source;
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use std::{
     rc::Rc,
     sync::Arc,
