@@ -8,6 +8,7 @@ pub mod balance;
 pub mod command;
 pub mod config;
 pub mod discovery;
+pub mod followed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod http;

@@ -5,8 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs,
-    io::{self, Read},
+    fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -33,6 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     discovery::dns::{Lookup, SystemDns},
+    followed::{self, Unread},
     net::tls::{Store, TlsError},
     remote::{Ask, Remote, RemoteError},
 };
@@ -55,10 +55,10 @@ const MAX_HEADERS: usize = 32;
 /// Why spans cannot be exported. Tells no header's value.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    #[error("{path} cannot be read ({source}); correct the path, or the rights of the file")]
-    Unreadable { path: String, source: io::Error },
-    #[error("{path} has more than {MAX_HEADERS_FILE} bytes or {MAX_HEADERS} headers; leave out some")]
-    TooLarge { path: String },
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    #[error("{path} has more than {MAX_HEADERS} headers; leave out some")]
+    TooMany { path: String },
     #[error("line {line} of {path} is no header; write a name, a colon and a value")]
     Malformed { path: String, line: usize },
     #[error("{0}")]
@@ -272,14 +272,7 @@ fn attribute(key: &str, value: Value) -> KeyValue {
 
 /// The headers that a file holds.
 fn headers(path: &str) -> Result<HeaderMap, ExportError> {
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path);
-    let read = file.and_then(|file| file.take(MAX_HEADERS_FILE + 1).read_to_end(&mut bytes));
-    read.map_err(|source| ExportError::Unreadable { path: path.to_owned(), source })?;
-    if bytes.len() as u64 > MAX_HEADERS_FILE {
-        return Err(ExportError::TooLarge { path: path.to_owned() });
-    }
-    parse_headers(path, &bytes)
+    parse_headers(path, &followed::read(path, MAX_HEADERS_FILE)?)
 }
 
 /// `Name: value` on each line; empty lines and those that begin with # are left out.
@@ -294,7 +287,7 @@ pub(crate) fn parse_headers(path: &str, bytes: &[u8]) -> Result<HeaderMap, Expor
             .ok_or_else(|| ExportError::Malformed { path: path.to_owned(), line: index + 1 })?;
         headers.append(name, value);
         if headers.len() > MAX_HEADERS {
-            return Err(ExportError::TooLarge { path: path.to_owned() });
+            return Err(ExportError::TooMany { path: path.to_owned() });
         }
     }
     Ok(headers)
@@ -316,6 +309,8 @@ impl fmt::Debug for Exporters {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{Document, Origin, Reading, newest_known};
-use crate::config::MAX_SIZE;
+use crate::{config::MAX_SIZE, followed::read_to};
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -47,7 +47,8 @@ pub async fn follow(path: PathBuf, readings: mpsc::Sender<Reading>) {
 pub fn read(path: &Path) -> Reading {
     let missing = |awaited: String| Reading::Missing { origin: Origin::File, awaited };
     match locate(path) {
-        Ok(Some(file)) => match read_bounded(&file) {
+        // One byte more than is possible tells the checks that the file is too large.
+        Ok(Some(file)) => match read_to(&file, MAX_SIZE as u64) {
             Ok(bytes) => {
                 let document = Document { name: file.display().to_string(), bytes };
                 Reading::Found { origin: Origin::File, document }
@@ -71,11 +72,4 @@ fn locate(path: &Path) -> io::Result<Option<PathBuf>> {
         names.extend(entry?.file_name().into_string().ok());
     }
     Ok(newest_known(names.iter().map(String::as_str)).map(|name| path.join(name)))
-}
-
-/// Reads one byte more than is possible, so that the checks see that the file is too large.
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, MAX_SIZE as u64 + 1), &mut bytes)?;
-    Ok(bytes)
 }

@@ -2,7 +2,7 @@
 
 pub use super::jwt::fuzzing::{key_set, token};
 use super::keys::Keys;
-use crate::fuzzing::assert_silent;
+use crate::{followed::Content, fuzzing::assert_silent};
 
 /// Each key of a file is known by the name before it, or the file is refused in words that hold nothing of it.
 pub fn api_keys(bytes: &[u8]) {

@@ -2,22 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    io::{self, Read},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
 };
 
-use arc_swap::{ArcSwap, Guard};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::time::{MissedTickBehavior, interval};
 
-/// How soon a replaced file is noticed.
-const POLL: Duration = Duration::from_secs(1);
+use crate::followed::{self, Content, Followed, Unread, digest};
 
-/// Longest file, and most keys in it: each request is compared with all.
-const MAX_FILE: u64 = 1 << 20;
+/// Most keys of one file: each request is compared with all.
 const MAX_KEYS: usize = 1024;
 
 /// A key that is shorter could be guessed.
@@ -26,10 +18,10 @@ const SHORTEST: usize = 16;
 /// Why a file of keys cannot be used. Never tells a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("{path} cannot be read ({source}); correct the path, or the rights of the file")]
-    Unreadable { path: String, source: io::Error },
-    #[error("{path} has more than {MAX_FILE} bytes or {MAX_KEYS} keys; split it among listeners")]
-    TooLarge { path: String },
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    #[error("{path} has more than {MAX_KEYS} keys; split it among listeners")]
+    TooMany { path: String },
     #[error("{path} is not UTF-8; write a name, a space and a key on each line")]
     NotText { path: String },
     #[error("line {line} of {path} is no name and key; write a name, a space and a key")]
@@ -45,13 +37,7 @@ pub enum KeysError {
 pub struct KeyFiles(Arc<Mutex<HashMap<String, Weak<KeyFile>>>>);
 
 /// One file, and what it holds now.
-#[derive(Debug)]
-pub(super) struct KeyFile {
-    path: String,
-    current: ArcSwap<Keys>,
-    /// What was read last, good or bad, so that the same is told once.
-    seen: Mutex<Option<[u8; 32]>>,
-}
+pub(super) type KeyFile = Followed<Keys>;
 
 /// The keys of one file.
 #[derive(Debug)]
@@ -64,10 +50,7 @@ impl KeyFiles {
         if let Some(file) = files.get(path).and_then(Weak::upgrade) {
             return Ok(file);
         }
-        let bytes = read(path)?;
-        let keys = Keys::parse(path, &bytes)?;
-        let seen = Mutex::new(Some(digest(&bytes)));
-        let file = Arc::new(KeyFile { path: path.to_owned(), current: ArcSwap::from_pointee(keys), seen });
+        let file = Arc::new(KeyFile::load(path)?);
         files.retain(|_, file| file.strong_count() > 0);
         files.insert(path.to_owned(), Arc::downgrade(&file));
         Ok(file)
@@ -75,23 +58,28 @@ impl KeyFiles {
 
     /// Says what is wrong with a file.
     pub fn check(path: &str) -> Result<(), KeysError> {
-        Keys::parse(path, &read(path)?).map(drop)
+        followed::check::<Keys>(path)
     }
 
     /// Takes over files as they are replaced, until it is dropped.
     pub async fn follow(self) {
-        let mut ticks = interval(POLL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.refresh();
-        }
+        followed::follow(|| self.refresh()).await;
     }
 
     /// Looks at all files now.
     pub fn refresh(&self) {
         let files: Vec<_> = self.files().values().filter_map(Weak::upgrade).collect();
-        files.iter().for_each(|file| file.refresh());
+        for file in files {
+            match file.refresh() {
+                None => {}
+                Some(Ok(keys)) => {
+                    tracing::info!(file = file.path(), keys = keys.0.len(), "new API keys are in use");
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%error, "new API keys cannot be used, those in use are kept");
+                }
+            }
+        }
     }
 
     fn files(&self) -> MutexGuard<'_, HashMap<String, Weak<KeyFile>>> {
@@ -99,31 +87,11 @@ impl KeyFiles {
     }
 }
 
-impl KeyFile {
-    pub(super) fn current(&self) -> Guard<Arc<Keys>> {
-        self.current.load()
-    }
+impl Content for Keys {
+    type Error = KeysError;
+    const MOST: u64 = 1 << 20;
 
-    fn refresh(&self) {
-        let read = read(&self.path);
-        let found = read.as_ref().ok().map(|bytes| digest(bytes));
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == found {
-            return;
-        }
-        *seen = found;
-        match read.and_then(|bytes| Keys::parse(&self.path, &bytes)) {
-            Ok(keys) => {
-                tracing::info!(file = self.path, keys = keys.0.len(), "new API keys are in use");
-                self.current.store(Arc::new(keys));
-            }
-            Err(error) => tracing::error!(%error, "new API keys cannot be used, those in use are kept"),
-        }
-    }
-}
-
-impl Keys {
-    pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Self, KeysError> {
+    fn parse(path: &str, bytes: &[u8]) -> Result<Self, KeysError> {
         let path = || path.to_owned();
         let text = std::str::from_utf8(bytes).map_err(|_| KeysError::NotText { path: path() })?;
         let mut keys = Vec::new();
@@ -141,13 +109,15 @@ impl Keys {
                 return Err(KeysError::Short { path: path(), line: number });
             }
             if keys.len() == MAX_KEYS {
-                return Err(KeysError::TooLarge { path: path() });
+                return Err(KeysError::TooMany { path: path() });
             }
             keys.push((name.to_owned(), digest(key.as_bytes())));
         }
         if keys.is_empty() { Err(KeysError::Empty { path: path() }) } else { Ok(Self(keys)) }
     }
+}
 
+impl Keys {
     /// The name of the client with this key. Takes the same time for every key.
     pub(super) fn name_of(&self, key: &[u8]) -> Option<&str> {
         let digest = digest(key);
@@ -161,22 +131,10 @@ impl Keys {
     }
 }
 
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
-fn read(path: &str) -> Result<Vec<u8>, KeysError> {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    match read {
-        Err(source) => Err(KeysError::Unreadable { path: path.to_owned(), source }),
-        Ok(length) if length as u64 > MAX_FILE => Err(KeysError::TooLarge { path: path.to_owned() }),
-        Ok(_) => Ok(bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -197,7 +155,7 @@ mod tests {
             assert!(error.contains(expected) && error.contains(path), "{error}");
             assert!(error.contains("; ") && !error.contains("secret"), "{error}");
         }
-        assert!(matches!(KeyFiles::check("/nowhere"), Err(KeysError::Unreadable { .. })));
+        assert!(matches!(KeyFiles::check("/nowhere"), Err(KeysError::Unread(Unread::Failed { .. }))));
     }
 
     #[test]

@@ -1,10 +1,6 @@
 //! Files -> bytes -> certificates, keys and CAs. All files of one setting are read together and then parsed together.
 
-use std::{
-    fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    io::Read,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crds::config::KeyPairFiles;
 use pkcs8::EncryptedPrivateKeyInfoRef;
@@ -16,6 +12,7 @@ use rustls::{
 use x509_parser::{parse_x509_certificate, pem::Pem};
 
 use super::{PROVIDER, TlsError};
+use crate::followed::{self, Unread};
 
 /// A system's bundle of CAs has about 250 KiB.
 const MAX_FILE: u64 = 1 << 20;
@@ -146,14 +143,10 @@ impl File {
     /// Follows links as they are now: those of a Secret's volume lead to one version of all its keys.
     fn read(named: &Named) -> Result<Self, TlsError> {
         let Named { path, field } = named.clone();
-        let mut bytes = Vec::new();
-        let read = fs::File::open(&path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
-        match read {
-            Err(source) => Err(TlsError::Unreadable { field, path, source }),
-            Ok(length) if length as u64 > MAX_FILE => {
-                Err(TlsError::TooLarge { field, path, limit: MAX_FILE })
-            }
-            Ok(_) => Ok(Self { path, field, bytes }),
+        match followed::read(&path, MAX_FILE) {
+            Ok(bytes) => Ok(Self { path, field, bytes }),
+            Err(Unread::Failed { path, source }) => Err(TlsError::Unreadable { field, path, source }),
+            Err(Unread::TooLarge { path, most }) => Err(TlsError::TooLarge { field, path, limit: most }),
         }
     }
 

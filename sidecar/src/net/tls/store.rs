@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 
 use crds::{
@@ -18,12 +17,9 @@ use prometheus_client::{
     metrics::MetricType,
     registry::Registry,
 };
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Client, Server, TlsError};
-
-/// How soon a replaced file is noticed.
-const POLL: Duration = Duration::from_secs(1);
+use crate::followed;
 
 const FILE: &[&str] = &["file"];
 
@@ -97,12 +93,7 @@ impl Store {
 
     /// Takes over files as they are replaced, until it is dropped.
     pub async fn follow(self) {
-        let mut ticks = interval(POLL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.refresh();
-        }
+        followed::follow(|| self.refresh()).await;
     }
 
     /// Looks at all files now.
