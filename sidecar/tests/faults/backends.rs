@@ -39,8 +39,20 @@ impl Three {
 
 #[tokio::test]
 async fn no_get_fails_when_a_backend_is_killed() {
-    let mut backends = [Nginx::start().await, Nginx::start().await, Nginx::start().await];
+    let backends = [Nginx::start().await, Nginx::start().await, Nginx::start().await];
     let sidecar = Sidecar::start(&backends.each_ref().map(|backend| backend.address)).await;
+    each_is_killed(backends, &sidecar, "killed, each in turn (nginx)").await;
+}
+
+#[tokio::test]
+async fn no_get_fails_when_a_backend_that_speaks_http2_is_killed() {
+    let nginx = Nginx::speaking_http2;
+    let backends = [nginx().await, nginx().await, nginx().await];
+    let sidecar = Sidecar::speaking_http2(&backends.each_ref().map(|backend| backend.address)).await;
+    each_is_killed(backends, &sidecar, "killed, each in turn (nginx, HTTP/2)").await;
+}
+
+async fn each_is_killed(mut backends: [Nginx; 3], sidecar: &Sidecar, name: &str) {
     let load = Load::start(sidecar.address, CLIENTS);
     for killed in &mut backends {
         load.serves(WELL).await;
@@ -48,7 +60,7 @@ async fn no_get_fails_when_a_backend_is_killed() {
         load.serves(DURING).await;
         killed.run().await;
     }
-    load.stop("killed, each in turn (nginx)").await.assert_nothing_failed_before();
+    load.stop(name).await.assert_nothing_failed_before();
 }
 
 #[tokio::test]

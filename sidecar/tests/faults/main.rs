@@ -13,4 +13,5 @@ mod backends;
 mod crowds;
 mod outages;
 mod server_errors;
+mod smuggling;
 mod support;

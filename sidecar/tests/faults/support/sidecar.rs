@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::until;
+use super::{run, until};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -27,17 +28,18 @@ pub(crate) struct Sidecar {
     directory: TempDir,
 }
 
-/// A configuration with one listener on this port, and these backend sources in its one site. Checks are frequent, so that a test sees
-/// many of them.
-fn config(port: u16, backends: &str) -> String {
+/// A configuration with one listener on this port, its one site, and these fields more. Checks are frequent, so that a test sees many
+/// of them.
+fn config(port: u16, site: &str, more: &str) -> String {
     format!(
         "drainTimeout: 1s\n\
          http:\n\
          - name: faults\n\
          \x20 address: 127.0.0.1\n\
          \x20 port: {port}\n\
-         \x20 sites: [{{name: only, backends: [{backends}]}}]\n\
-         \x20 health: {{path: /health, interval: 1s, timeout: 500ms, unhealthyThreshold: 2}}\n"
+         \x20 sites: [{{name: only, {site}}}]\n\
+         \x20 health: {{path: /health, interval: 1s, timeout: 500ms, unhealthyThreshold: 2}}\n\
+         {more}"
     )
 }
 
@@ -53,20 +55,39 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
+/// A source of these addresses, as a field of a site.
+fn addresses(backends: &[SocketAddr]) -> String {
+    let backends: Vec<String> = backends.iter().map(|address| format!("\"{address}\"")).collect();
+    format!("backends: [{{addresses: [{}]}}]", backends.join(", "))
+}
+
 impl Sidecar {
     /// Starts one over these addresses, and waits until it serves.
     pub(crate) async fn start(backends: &[SocketAddr]) -> Self {
-        let backends: Vec<String> = backends.iter().map(|address| format!("\"{address}\"")).collect();
-        Self::with(&format!("{{addresses: [{}]}}", backends.join(", "))).await
+        Self::run(&addresses(backends), "").await
     }
 
     /// Starts one over these sources.
     pub(crate) async fn with(backends: &str) -> Self {
+        Self::run(&format!("backends: [{backends}]"), "").await
+    }
+
+    /// Starts one over these addresses, which are asked in HTTP/2.
+    pub(crate) async fn speaking_http2(backends: &[SocketAddr]) -> Self {
+        Self::run(&format!("protocol: Http2, {}", addresses(backends)), "").await
+    }
+
+    /// Starts one over these addresses that logs its requests.
+    pub(crate) async fn logging(backends: &[SocketAddr]) -> Self {
+        Self::run(&addresses(backends), "  accessLog: {}\n").await
+    }
+
+    async fn run(site: &str, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [port, admin] = [free_port(), free_port()];
         let admin = SocketAddr::from(([127, 0, 0, 1], admin));
         let path = directory.path().join("sidecar.yaml");
-        fs::write(&path, config(port, backends)).unwrap();
+        fs::write(&path, config(port, site, more)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_sidecar"))
             .args(["run", "--log-format", "text", "--admin-address", &admin.to_string(), "--config"])
@@ -90,6 +111,15 @@ impl Sidecar {
             tick.tick().await;
         }
         panic!("the sidecar is not ready: {}", self.log());
+    }
+
+    /// Ends it, and gives each line of its access log.
+    pub(crate) async fn finish(mut self) -> Vec<Value> {
+        run("kill", &["-TERM", &self.id().to_string()]);
+        until("the end of the sidecar", || !self.is_alive()).await;
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["tries"].is_u64()).collect()
     }
 
     pub(crate) fn log(&self) -> String {
