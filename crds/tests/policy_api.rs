@@ -305,6 +305,16 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
             "trusts everyone",
         ),
         (
+            "versions of TLS that do not meet",
+            http(&listener(
+                "a",
+                "9000",
+                "{name: s, tls: {minVersion: TLSv1.3, maxVersion: TLSv1.2}, backends: [{dns: {host: a.b, port: 80}}]}",
+                "",
+            )),
+            "minVersion is newer than maxVersion",
+        ),
+        (
             "socket and port",
             http(&listener("a", "9000", SITE, ", address: 'unix:/run/app/http.sock'")),
             "has a port, unless",
@@ -395,7 +405,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     tls: {{certificateSecret: {{name: web-tls}}, clientCa: {{secret: {{name: clients}}}}}}
     sites:
     - name: main
-      tls: {{caSecret: {{name: dr-ca}}, serverName: s3.example.com, clientCertificateSecret: {{name: spark}}}}
+      tls: {{caSecret: {{name: dr-ca}}, serverName: s3.example.com, clientCertificateSecret: {{name: spark}}, minVersion: TLSv1.2, maxVersion: TLSv1.3}}
       backends: [{{addresses: ['unix:/run/app/{{1...2}}.sock']}}]
   - {{name: socket, address: 'unix:/run/app/http.sock', sites: [{SITE}]}}
 "

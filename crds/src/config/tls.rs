@@ -117,8 +117,8 @@ pub enum ClientCaMode {
     Optional,
 }
 
-/// TLS towards the backends of a site: whom to trust, and who to be.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// TLS towards the backends of a site: whom to trust, who to be, and which versions to speak.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendTls {
     /// PEM file of the CAs that sign the certificates of backends. Without it the system's CAs are trusted; in the sidecar's
@@ -138,6 +138,27 @@ pub struct BackendTls {
     /// The sidecar's own certificate, for backends that ask for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<KeyPairFiles>,
+
+    /// Oldest version that is spoken.
+    #[serde(skip_serializing_if = "TlsVersion::is_oldest")]
+    pub min_version: TlsVersion,
+
+    /// Newest version that is spoken.
+    #[serde(skip_serializing_if = "TlsVersion::is_newest")]
+    pub max_version: TlsVersion,
+}
+
+impl Default for BackendTls {
+    fn default() -> Self {
+        Self {
+            ca_file: None,
+            server_name: None,
+            insecure_skip_verify: false,
+            client_certificate: None,
+            min_version: TlsVersion::V12,
+            max_version: TlsVersion::V13,
+        }
+    }
 }
 
 /// A certificate and its key.

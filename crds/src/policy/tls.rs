@@ -54,12 +54,15 @@ pub struct ClientCaSpec {
     pub mode: ClientCaMode,
 }
 
-/// TLS towards the backends of a site: whom to trust, and who to be.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// TLS towards the backends of a site: whom to trust, who to be, and which versions to speak.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [json!({
     "rule": "!self.insecureSkipVerify || !has(self.caSecret)",
     "message": "insecureSkipVerify trusts everyone, whatever caSecret says: remove one of them",
+}), json!({
+    "rule": "!has(self.minVersion) || !has(self.maxVersion) || self.minVersion <= self.maxVersion",
+    "message": "minVersion is newer than maxVersion: remove one of the two",
 })]))]
 pub struct SiteTlsSpec {
     /// Secret with the CAs that sign the certificates of backends. Without it those that Mozilla trusts.
@@ -77,6 +80,27 @@ pub struct SiteTlsSpec {
     /// Secret of type kubernetes.io/tls with the sidecar's own certificate, for backends that ask for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_secret: Option<SecretReference>,
+
+    /// Oldest version that is spoken.
+    #[serde(skip_serializing_if = "TlsVersion::is_oldest")]
+    pub min_version: TlsVersion,
+
+    /// Newest version that is spoken.
+    #[serde(skip_serializing_if = "TlsVersion::is_newest")]
+    pub max_version: TlsVersion,
+}
+
+impl Default for SiteTlsSpec {
+    fn default() -> Self {
+        Self {
+            ca_secret: None,
+            server_name: None,
+            insecure_skip_verify: false,
+            client_certificate_secret: None,
+            min_version: TlsVersion::oldest(),
+            max_version: TlsVersion::default(),
+        }
+    }
 }
 
 /// A Secret of the policy's namespace. A pod waits to start until it is there.

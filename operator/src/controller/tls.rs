@@ -32,6 +32,8 @@ pub(super) fn site(tls: &SiteTlsSpec) -> BackendTls {
         server_name: tls.server_name.clone(),
         insecure_skip_verify: tls.insecure_skip_verify,
         client_certificate: tls.client_certificate_secret.as_ref().map(pair),
+        min_version: tls.min_version,
+        max_version: tls.max_version,
     }
 }
 
@@ -71,6 +73,8 @@ mod tests {
             "caSecret": {"name": "dr-ca", "key": "root.pem"},
             "serverName": "s3.example.com",
             "clientCertificateSecret": {"name": "spark"},
+            "minVersion": "TLSv1.3",
+            "maxVersion": "TLSv1.2",
         }));
         let expected = json!({
             "caFile": "/var/run/sidecar-secrets/dr-ca/root.pem",
@@ -80,6 +84,8 @@ mod tests {
                 "certificateFile": "/var/run/sidecar-secrets/spark/tls.crt",
                 "keyFile": "/var/run/sidecar-secrets/spark/tls.key",
             },
+            "minVersion": "TLSv1.3",
+            "maxVersion": "TLSv1.2",
         });
         assert_eq!(serde_json::to_value(site(&of_site.unwrap())).unwrap(), expected);
     }

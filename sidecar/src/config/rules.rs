@@ -6,7 +6,10 @@ use std::{
 };
 
 use crds::{
-    config::{Backend, Balance, HealthCheck, HttpListener, ListenerTls, OutlierDetection, Site, Timeouts},
+    config::{
+        Backend, BackendTls, Balance, HealthCheck, HttpListener, ListenerTls, OutlierDetection, Site,
+        Timeouts, TlsVersion,
+    },
     units::{Address, Duration, ListenAddress},
 };
 
@@ -109,10 +112,7 @@ fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mu
 }
 
 fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
-    if tls.min_version > tls.max_version {
-        let path = format!("{path}.minVersion");
-        problems.push(Problem::at(path, "it is newer than maxVersion", "remove one of the two"));
-    }
+    tls_versions(tls.min_version, tls.max_version, path, problems);
     if tls.certificate().is_some() {
         return;
     }
@@ -126,6 +126,18 @@ fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
         (None, Some(_), None) => ("the certificate of the key is missing", format!("{pair} both")),
     };
     problems.push(Problem::at(path, message, remedy));
+}
+
+/// `path` is that of the settings.
+pub(super) fn backend_tls(tls: &BackendTls, path: &str, problems: &mut Vec<Problem>) {
+    tls_versions(tls.min_version, tls.max_version, path, problems);
+}
+
+fn tls_versions(min: TlsVersion, max: TlsVersion, path: &str, problems: &mut Vec<Problem>) {
+    if min > max {
+        let path = format!("{path}.minVersion");
+        problems.push(Problem::at(path, "it is newer than maxVersion", "remove one of the two"));
+    }
 }
 
 fn health(health: &HealthCheck, path: &str, problems: &mut Vec<Problem>) {
@@ -194,9 +206,12 @@ fn outliers(rules: &OutlierDetection, path: &str, problems: &mut Vec<Problem>) {
 
 fn sites(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
     let mut names = HashMap::new();
-    for (index, Site { name, backends, .. }) in listener.sites.iter().enumerate() {
+    for (index, Site { name, backends, tls, .. }) in listener.sites.iter().enumerate() {
         let path = format!("{path}.sites[{index}]");
         unique(name, &path, "site", &mut names, problems);
+        if let Some(tls) = tls {
+            backend_tls(tls, &format!("{path}.tls"), problems);
+        }
         for (index, backend) in backends.iter().enumerate() {
             self::backend(backend, listener, &format!("{path}.backends[{index}]"), problems);
         }

@@ -10,7 +10,7 @@ use crds::{
     units::HttpUrl,
 };
 
-use super::Problem;
+use super::{Problem, rules::backend_tls};
 
 pub(super) fn check(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
     let mut names = HashMap::new();
@@ -33,6 +33,9 @@ pub(super) fn check(listener: &HttpListener, path: &str, problems: &mut Vec<Prob
             "only an https URL is met within TLS",
             "remove it, or write such a url",
         ));
+    }
+    if let Some(tls) = export.and_then(|export| export.tls.as_ref()) {
+        backend_tls(tls, &format!("{path}.tracing.export.tls"), problems);
     }
     if let Some(settings) = &listener.authentication {
         authentication(settings, listener, &format!("{path}.authentication"), problems);
@@ -77,6 +80,9 @@ fn authentication(
 
 fn jwt(jwt: &Jwt, path: &str, problems: &mut Vec<Problem>) {
     let jwks = &jwt.jwks;
+    if let Some(tls) = &jwks.tls {
+        backend_tls(tls, &format!("{path}.jwks.tls"), problems);
+    }
     let mut problem = |field: &str, message: String, remedy: &str| {
         problems.push(Problem::at(format!("{path}.{field}"), message, remedy));
     };

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use crate::support::{
     Backend, Sidecar, Site,
     h2::H2Client,
-    tls::{Authority, Terminator, Visitor, Volume, expired, server_config},
+    tls::{Authority, Terminator, Visitor, Volume, expired, server_config, server_config_of},
 };
 
 /// A sidecar whose one backend is behind TLS and is met by these settings.
@@ -232,6 +232,29 @@ async fn a_failed_handshake_sends_any_request_to_another_backend() {
         assert_eq!(sidecar.client().await.post("/", "body").await.text(), "one");
     }
     assert!(bad.seen().is_empty(), "no byte of a request goes to who is not trusted");
+}
+
+#[tokio::test]
+async fn a_backend_is_met_in_the_versions_that_are_allowed_and_in_no_other() {
+    let (authority, plain) = (Authority::new(), Backend::named("one").await);
+    let pair = authority.issue(&["127.0.0.1"]);
+    let volume = Volume::of(&authority.issue(&["unused"]), &authority);
+    for (min_version, max_version, met) in [
+        (TlsVersion::V12, TlsVersion::V13, ProtocolVersion::TLSv1_3),
+        (TlsVersion::V12, TlsVersion::V12, ProtocolVersion::TLSv1_2),
+        (TlsVersion::V13, TlsVersion::V13, ProtocolVersion::TLSv1_3),
+    ] {
+        let backend = Terminator::start(server_config(&pair, None), plain.address).await;
+        let settings = BackendTls { min_version, max_version, ..volume.backend() };
+        assert_eq!(towards(&settings, &backend).await.get("/").await.text(), "one");
+        let versions: Vec<_> = backend.seen().iter().map(|seen| seen.version).collect();
+        assert!(versions.iter().all(|version| *version == Some(met)), "{min_version:?}: {versions:?}");
+    }
+    let old = server_config_of(&[&rustls::version::TLS12], &pair, None);
+    let backend = Terminator::start(old, plain.address).await;
+    let settings = BackendTls { min_version: TlsVersion::V13, ..volume.backend() };
+    assert_eq!(towards(&settings, &backend).await.get("/").await.status(), 502);
+    assert!(backend.seen().is_empty(), "no byte of a request goes in a version that is not wanted");
 }
 
 #[tokio::test]

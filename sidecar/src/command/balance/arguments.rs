@@ -102,7 +102,7 @@ pub(in crate::command) struct Arguments {
     )]
     pub(super) auto_tls_host: Vec<String>,
 
-    /// Newest version of TLS to speak
+    /// Newest version of TLS to speak, with clients and with servers
     #[arg(long, value_name = "VERSION", env = "SIDEKICK_TLS_MAX", value_enum, default_value = "1.3")]
     pub(super) tls_max: TlsMax,
 

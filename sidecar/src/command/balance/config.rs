@@ -129,6 +129,7 @@ fn backend_tls(arguments: &Arguments) -> Result<BackendTls, ArgumentsError> {
         ca_file: arguments.cacert.as_ref().map(|file| path(file, "--cacert")).transpose()?,
         insecure_skip_verify: arguments.insecure,
         client_certificate,
+        max_version: arguments.tls_max.into(),
         ..BackendTls::default()
     })
 }

@@ -77,5 +77,6 @@ fn the_flags_of_tls_name_the_files_of_the_listener_and_of_the_servers() {
     let pair = servers.client_certificate.as_ref().unwrap();
     assert_eq!(servers.ca_file.as_deref(), Some("ca.crt"));
     assert_eq!((pair.certificate_file.as_str(), pair.key_file.as_str()), ("c.crt", "c.key"));
+    assert_eq!(servers.max_version, TlsVersion::V12);
     assert!(!servers.insecure_skip_verify && plain.tls.is_none());
 }

@@ -10,7 +10,7 @@ use std::{
 
 use crds::{config::BackendTls, units::Address};
 use rustls::{
-    ClientConfig,
+    ClientConfig, SupportedProtocolVersion,
     client::{ClientSessionMemoryCache, ClientSessionStore, Resumption},
     pki_types::ServerName,
     sign::SingleCertAndKey,
@@ -23,6 +23,7 @@ use super::{
     explain::explain,
     material::{Contents, Named, PairPaths, Paths},
     trust::{self, Anyone},
+    version::versions,
 };
 use crate::net::{Socket, Stream};
 
@@ -50,7 +51,8 @@ impl Client {
             ca: settings.ca_file.as_deref().map(|path| Named::new("caFile", path)),
         };
         let skip_verify = settings.insecure_skip_verify;
-        let config = Current::load(paths, move |contents| config(contents, skip_verify))?;
+        let versions = versions(&(settings.min_version..=settings.max_version));
+        let config = Current::load(paths, move |contents| config(contents, skip_verify, &versions))?;
         Ok(Self { settings: settings.clone(), config })
     }
 
@@ -107,12 +109,16 @@ impl Peer {
     }
 }
 
-fn config(contents: &Contents, skip_verify: bool) -> Result<Built<ClientConfig>, TlsError> {
+fn config(
+    contents: &Contents,
+    skip_verify: bool,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Built<ClientConfig>, TlsError> {
     let pair = contents.key_pair()?;
     let expires = pair.as_ref().map(|pair| pair.expires);
     let roots = contents.roots()?;
     let builder =
-        ClientConfig::builder_with_provider(Arc::clone(&PROVIDER)).with_safe_default_protocol_versions()?;
+        ClientConfig::builder_with_provider(Arc::clone(&PROVIDER)).with_protocol_versions(versions)?;
     let builder = if skip_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone))
     } else {

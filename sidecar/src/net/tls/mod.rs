@@ -13,6 +13,7 @@ mod self_signed;
 mod server;
 mod store;
 mod trust;
+mod version;
 
 use std::sync::{Arc, LazyLock};
 

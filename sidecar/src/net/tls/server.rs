@@ -9,13 +9,12 @@ use std::{
     time::Duration,
 };
 
-use crds::config::{ClientCaMode, ListenerCertificate, ListenerTls, TlsVersion};
+use crds::config::{ClientCaMode, ListenerCertificate, ListenerTls};
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::ring::Ticketer,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::SingleCertAndKey,
-    version,
 };
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +25,7 @@ use super::{
     explain::explain,
     material::{KeyPair, Named, PairPaths, Paths},
     self_signed,
+    version::versions,
 };
 use crate::net::{Socket, Stream};
 
@@ -45,8 +45,10 @@ impl Server {
     pub fn load(settings: &ListenerTls, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         let ca = settings.client_ca.as_ref().map(|ca| Named::new("clientCa.file", &ca.file));
         let mode = settings.client_ca.as_ref().map(|ca| ca.mode).unwrap_or_default();
-        let spoken =
-            Spoken { versions: versions(settings), alpn: alpn.iter().map(|name| name.to_vec()).collect() };
+        let spoken = Spoken {
+            versions: versions(&(settings.min_version..=settings.max_version)),
+            alpn: alpn.iter().map(|name| name.to_vec()).collect(),
+        };
         let (config, pem) = match settings.certificate().ok_or(TlsError::NoSource)? {
             ListenerCertificate::Files(files) => {
                 let paths = Paths { pair: Some(PairPaths::direct(&files)), ca };
@@ -101,12 +103,6 @@ struct Spoken {
     versions: Vec<&'static SupportedProtocolVersion>,
     /// The best one first.
     alpn: Vec<Vec<u8>>,
-}
-
-fn versions(settings: &ListenerTls) -> Vec<&'static SupportedProtocolVersion> {
-    let all = [(TlsVersion::V12, &version::TLS12), (TlsVersion::V13, &version::TLS13)];
-    let range = settings.min_version..=settings.max_version;
-    all.into_iter().filter(|(version, _)| range.contains(version)).map(|(_, version)| version).collect()
 }
 
 fn config(

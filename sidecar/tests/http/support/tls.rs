@@ -159,6 +159,7 @@ pub(crate) struct Seen {
     pub(crate) name: Option<String>,
     pub(crate) resumed: bool,
     pub(crate) with_certificate: bool,
+    pub(crate) version: Option<ProtocolVersion>,
 }
 
 /// TLS in front of a plain backend.
@@ -172,8 +173,17 @@ pub(crate) struct Terminator {
 
 /// How a test's own TLS server is set up: clients of the CA must show a certificate, if there is one.
 pub(crate) fn server_config(pair: &Pair, clients: Option<&Authority>) -> ServerConfig {
+    server_config_of(rustls::ALL_VERSIONS, pair, clients)
+}
+
+/// The same, speaking these versions alone.
+pub(crate) fn server_config_of(
+    versions: &[&'static SupportedProtocolVersion],
+    pair: &Pair,
+    clients: Option<&Authority>,
+) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(default_provider().into());
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_protocol_versions(versions).unwrap();
     let builder = match clients {
         Some(authority) => builder.with_client_cert_verifier(
             WebPkiClientVerifier::builder_with_provider(
@@ -217,6 +227,7 @@ impl Terminator {
                         name: session.server_name().map(str::to_owned),
                         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
                         with_certificate: session.peer_certificates().is_some(),
+                        version: session.protocol_version(),
                     });
                     let mut backend = TcpStream::connect(backend).await.unwrap();
                     let _ = copy_bidirectional(&mut stream, &mut backend).await;
