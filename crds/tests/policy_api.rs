@@ -97,6 +97,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ),
         ("no total", http(&listener("a", "9000", SITE, ", timeouts: {total: 0s}")), "longer than zero"),
         ("no interval", http(&listener("a", "9000", SITE, ", health: {interval: 0s}")), "longer than zero"),
+        ("bad start", http(&listener("a", "9000", SITE, ", health: {initial: Unknown}")), "health.initial"),
         ("bad log", http(&listener("a", "9000", SITE, ", accessLog: {format: json}")), "accessLog.format"),
         (
             "no share",
@@ -387,7 +388,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     - {{name: recovery, backends: [{{addresses: ['10.9.0.{{1...4}}:9000', '[fd00::1]:{{9000...9003}}'], weight: 0}}, {{dns: {{host: s3.example.com, port: 9000}}}}]}}
     health:
       {{path: /a, lastSitePath: /b, host: 's3.example.com:9000', port: 9001, interval: 5s, jitterPercent: 0,
-       expectedStatuses: [200, '204', '300-399'], optimistic: true, panic: false}}
+       expectedStatuses: [200, '204', '300-399'], initial: Down, optimistic: true, panic: false}}
     balance: HeaderHash
     hashHeader: X-Tenant
     slowStart: 30s

@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::balance::is_default;
 use crate::units::{Duration, StatusRange};
 
-/// How every backend is checked. A backend starts unknown, and its first check decides.
+/// How every backend is checked. Its first check decides, which is made at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [json!({
@@ -36,6 +37,11 @@ pub struct HealthCheck {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
+
+    /// What a backend is until its first check. Up, the default: it takes requests, so that a start is no outage. Down: it takes
+    /// none, and where no site has another, requests wait for that check, up to 1 s.
+    #[serde(skip_serializing_if = "is_default")]
+    pub initial: InitialHealth,
 
     /// Status codes that are good, each alone or as a range such as `200-299`.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -67,6 +73,15 @@ pub struct HealthCheck {
     pub panic: bool,
 }
 
+/// What a backend is until its first check.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum InitialHealth {
+    #[default]
+    Up,
+    Down,
+}
+
 /// A host name or address, with a port or without.
 pub const HOST_PATTERN: &str = r"^([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$";
 
@@ -77,6 +92,7 @@ impl Default for HealthCheck {
             last_site_path: None,
             host: None,
             port: None,
+            initial: InitialHealth::default(),
             expected_statuses: vec![StatusRange::one(200)],
             interval: Duration::from_secs(5),
             jitter_percent: 10,

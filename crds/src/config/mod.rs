@@ -26,7 +26,7 @@ pub(crate) use balance::default_weight;
 pub use balance::{
     BackendLimits, Balance, HEADER_PATTERN, MAX_WEIGHT, OutlierDetection, TrafficDistribution,
 };
-pub use health::{HOST_PATTERN, HealthCheck};
+pub use health::{HOST_PATTERN, HealthCheck, InitialHealth};
 pub use jwt::{
     ClaimHeader, ClaimRule, Jwks, Jwt, JwtAlgorithm, LONGEST_LEEWAY, LONGEST_REFRESH, MAX_AUDIENCES,
     MAX_CLAIM_HEADERS, MAX_CLAIM_VALUES, MAX_CLAIMS, SHORTEST_REFRESH, default_forward, default_leeway,

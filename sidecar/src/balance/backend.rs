@@ -91,6 +91,11 @@ impl<D: Default> Backend<D> {
         Self { host, ..self }
     }
 
+    /// The same, and this until its first check.
+    pub(super) fn being(self, condition: Condition) -> Self {
+        Self { condition: AtomicU8::new(condition.code()), ..self }
+    }
+
     /// The same, asked in this protocol.
     pub(super) fn speaking(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
@@ -195,7 +200,7 @@ impl<D> Backend<D> {
 
     pub(super) fn set_condition(&self, condition: Condition) {
         self.condition.store(condition.code(), Ordering::Relaxed);
-        self.downtime.turn(!condition.is_usable(), Instant::now());
+        self.downtime.turn(condition.is_down(), Instant::now());
     }
 
     pub(super) fn set_weight(&self, weight: u32) {

@@ -51,6 +51,8 @@ impl Key {
 
 /// What a new backend starts with.
 pub(super) struct Start<'a> {
+    /// What it is until its first check.
+    pub(super) condition: Condition,
     pub(super) schedule: &'a Arc<Schedule>,
     pub(super) shared: &'a Arc<Shared>,
     pub(super) reports: &'a mpsc::Sender<Report>,
@@ -87,11 +89,12 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
             Arc::clone(start.shared),
             Latency::assumed(start.latency),
         );
-        let backend = Arc::new(backend.named(endpoint.host.clone()).speaking(key.protocol));
+        let backend = backend.named(endpoint.host.clone()).speaking(key.protocol);
+        let backend = Arc::new(backend.being(start.condition));
         let check = start_check(&backend, start.schedule, start.reports);
         Self {
             backend,
-            condition: Condition::Unknown,
+            condition: start.condition,
             failure: None,
             ejected: Record::default(),
             since: start.since,
@@ -123,18 +126,22 @@ impl<D> Entry<D> {
     pub(super) fn take_in(&mut self, report: Report, listener: &str) {
         let (site, backend) = (&self.backend.site, &self.backend.address);
         let failure = report.failure.as_deref().unwrap_or("none");
-        match (self.condition.is_usable(), report.condition.is_usable()) {
-            (true, false) => tracing::warn!(listener, %site, %backend, failure, "backend is down"),
-            (false, true) => tracing::info!(listener, %site, %backend, "backend is up again"),
+        let (before, now) = (self.condition, report.condition);
+        let is_back = before.is_down() && now.is_usable();
+        match (before.is_down(), now.is_down()) {
+            (false, true) => tracing::warn!(listener, %site, %backend, failure, "backend is down"),
+            (true, false) => tracing::info!(listener, %site, %backend, "backend is up again"),
             _ => tracing::debug!(listener, %site, %backend, failure, "backend was checked"),
         }
-        let is_back = !self.condition.is_usable() && report.condition.is_usable();
         self.backend.set_condition(report.condition);
         self.condition = report.condition;
         self.failure = report.failure;
         if is_back {
             // What failed before it was down says nothing about what came back.
             self.readmit(Instant::now(), true);
+        } else if before == Condition::Awaited {
+            // Its slow start begins with its traffic.
+            self.since = self.since.map(|_| Instant::now());
         }
     }
 
@@ -185,7 +192,7 @@ impl<D> Entry<D> {
     /// The backend for a route.
     pub(super) fn member(&mut self, window: Duration, now: Instant) -> Member<D> {
         self.percent = ramp(self.since, window, now);
-        if self.percent == 100 {
+        if self.percent == 100 && self.condition != Condition::Awaited {
             self.since = None;
         }
         Member {
@@ -231,6 +238,8 @@ fn start_check<D: Send + Sync + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use crds::config::HealthCheck;
+
     use super::*;
 
     #[test]
@@ -241,5 +250,35 @@ mod tests {
         }
         assert_eq!(ramp(None, window, since), 100);
         assert_eq!(ramp(Some(since), Duration::ZERO, since), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_start_begins_with_the_first_good_check_where_that_was_awaited() {
+        let (schedule, shared) =
+            (Arc::new(Schedule::new(&HealthCheck::default(), false)), Arc::<Shared>::default());
+        let (reports, _queue) = mpsc::channel(1);
+        let key = Key {
+            site: "s".into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            host: None,
+            tls: None,
+            protocol: Protocol::Http1,
+        };
+        let start = Start {
+            condition: Condition::Awaited,
+            schedule: &schedule,
+            shared: &shared,
+            reports: &reports,
+            since: Some(Instant::now()),
+            latency: 0,
+        };
+        let mut entry = Entry::<()>::start(&key, &Endpoint::at(key.address.clone()), &start);
+        let window = Duration::from_secs(30);
+        let later = Instant::now() + 2 * window;
+        assert!(!entry.member(window, later).condition.is_usable());
+        let report = Report { id: entry.backend.id, condition: Condition::Up, failure: None };
+        entry.take_in(report, "test");
+        assert_eq!(entry.member(window, Instant::now()).weight, LEAST);
+        assert_eq!(entry.backend.last_downtime(), None, "it was not down");
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    BackendSet, Endpoint, Route, Rules,
+    BackendSet, Condition, Endpoint, Route, Rules,
     check::Report,
     ejection::Case,
     entry::{Entry, Key, Start},
@@ -259,8 +259,10 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         }
         self.entries.retain(|key, _| wanted.contains(key));
         let answered = states.iter().all(|state| state.set.answered);
+        let mut members = states.iter().flat_map(|state| &state.members);
+        let known = answered && !members.any(|member| member.condition == Condition::Awaited);
         let route = Arc::new(Route::plan(&states, &self.plan.rules, &self.shared));
-        self.log(&route, answered);
+        self.log(&route, known);
         self.route.send_replace(route);
         self.answered.send_if_modified(|before| !std::mem::replace(before, *before || answered) && answered);
     }
@@ -277,6 +279,7 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         let rules = &self.plan.rules;
         let schedule = rules.schedule(last_site);
         let start = Start {
+            condition: rules.initial,
             schedule,
             shared: &self.shared,
             reports: &self.reports,
@@ -298,10 +301,11 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
         others.map(|(_, entry)| entry.backend.latency.micros()).max().unwrap_or(0)
     }
 
-    /// Says once when the last live backend has gone, and when one is back.
-    fn log(&mut self, route: &Route<D>, answered: bool) {
+    /// Says once when the last live backend has gone, and when one is back. `known`: there is none that may still turn out to be
+    /// live.
+    fn log(&mut self, route: &Route<D>, known: bool) {
         let live = route.is_live();
-        if self.live == Some(live) || !(live || answered) {
+        if self.live == Some(live) || !(live || known) {
             return;
         }
         if !live {

@@ -235,3 +235,21 @@ async fn a_new_backend_is_taken_for_as_slow_as_the_others_until_it_has_answered(
     };
     timeout(Duration::from_secs(10), fallen).await.expect("the estimate falls in time");
 }
+
+#[tokio::test]
+async fn where_backends_start_down_the_first_good_check_brings_each_into_traffic() {
+    let (_servers, sets, balancer) = serving(1, ", slowStart: 1h, health: {initial: Down}").await;
+    let mut route = balancer.route();
+    assert_eq!(route.borrow().unavailable, "site one: the only backend was not checked yet\n");
+    assert!(!route.borrow().is_live());
+    let live = until(&mut route, Route::is_live).await;
+    let first = live.backends[0].clone();
+    assert_eq!(share(&live, &first), 1_000);
+    sets.send_replace(set(&["127.0.0.1:1".parse().unwrap(), first.address.clone()]));
+    let refused = until(&mut route, |route| {
+        assert_eq!(share(route, &first), 1_000, "what was not checked takes nothing");
+        route.backends.iter().any(|backend| backend.condition().is_down())
+    })
+    .await;
+    assert_eq!((refused.backends.len(), first.last_downtime()), (2, None));
+}

@@ -1,12 +1,16 @@
 //! The health of one backend as a state machine over the outcomes of its checks. Pure.
 //!
-//! unknown -(first check)-> up | down; up -(failures in a row, or one while suspect)-> down; down -(successes in a row)-> up.
+//! unknown | awaited -(first check)-> up | down; up -(failures in a row, or one while suspect)-> down; down -(successes in a row)-> up.
+
+use crds::config::InitialHealth;
 
 /// What the checks have said so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Not checked yet: takes traffic, so that a start is no outage.
     Unknown,
+    /// Not checked yet, and takes no traffic before it was.
+    Awaited,
     Up,
     Down(Cause),
 }
@@ -37,7 +41,11 @@ pub(super) struct Health {
 
 impl Condition {
     pub fn is_usable(self) -> bool {
-        !matches!(self, Self::Down(_))
+        matches!(self, Self::Unknown | Self::Up)
+    }
+
+    pub fn is_down(self) -> bool {
+        matches!(self, Self::Down(_))
     }
 
     pub(super) fn code(self) -> u8 {
@@ -46,6 +54,7 @@ impl Condition {
             Self::Up => 1,
             Self::Down(Cause::Refused) => 2,
             Self::Down(Cause::Failed) => 3,
+            Self::Awaited => 4,
         }
     }
 
@@ -54,13 +63,23 @@ impl Condition {
             0 => Self::Unknown,
             1 => Self::Up,
             2 => Self::Down(Cause::Refused),
+            4 => Self::Awaited,
             _ => Self::Down(Cause::Failed),
         }
     }
 }
 
+impl From<InitialHealth> for Condition {
+    fn from(initial: InitialHealth) -> Self {
+        match initial {
+            InitialHealth::Up => Self::Unknown,
+            InitialHealth::Down => Self::Awaited,
+        }
+    }
+}
+
 impl Health {
-    /// Goes on from an earlier condition; a new backend's is unknown.
+    /// Goes on from an earlier condition; a new backend's is unknown or awaited.
     pub(super) fn resumed(condition: Condition) -> Self {
         Self { condition, contradicting: 0 }
     }
@@ -77,8 +96,8 @@ impl Health {
     /// Takes in one check. `suspect`: the data path could not connect either, so a failure needs no confirmation.
     pub(super) fn checked(&mut self, outcome: Result<(), Cause>, suspect: bool, thresholds: Thresholds) {
         match (self.condition, outcome) {
-            (Condition::Unknown, Ok(())) => self.turn(Condition::Up),
-            (Condition::Unknown, Err(cause)) => self.turn(Condition::Down(cause)),
+            (Condition::Unknown | Condition::Awaited, Ok(())) => self.turn(Condition::Up),
+            (Condition::Unknown | Condition::Awaited, Err(cause)) => self.turn(Condition::Down(cause)),
             (Condition::Up, Ok(())) => self.contradicting = 0,
             (Condition::Down(_), Err(cause)) => self.turn(Condition::Down(cause)),
             (Condition::Up, Err(cause)) => {
@@ -111,7 +130,11 @@ mod tests {
     const THRESHOLDS: Thresholds = Thresholds { healthy: 2, unhealthy: 3 };
 
     fn after(outcomes: &[Result<(), Cause>]) -> Condition {
-        let mut health = Health::resumed(Condition::Unknown);
+        from(Condition::Unknown, outcomes)
+    }
+
+    fn from(first: Condition, outcomes: &[Result<(), Cause>]) -> Condition {
+        let mut health = Health::resumed(first);
         for outcome in outcomes {
             health.checked(*outcome, false, THRESHOLDS);
         }
@@ -122,6 +145,9 @@ mod tests {
     fn the_first_check_decides() {
         assert_eq!(after(&[Ok(())]), Condition::Up);
         assert_eq!(after(&[FAILED]), Condition::Down(Cause::Failed));
+        assert_eq!(from(Condition::Awaited, &[Ok(())]), Condition::Up, "whatever the threshold is");
+        assert_eq!(from(Condition::Awaited, &[FAILED]), Condition::Down(Cause::Failed));
+        assert!(Condition::Unknown.is_usable() && !Condition::Awaited.is_usable());
     }
 
     #[test]
@@ -148,6 +174,7 @@ mod tests {
     fn a_condition_survives_its_code() {
         for condition in [
             Condition::Unknown,
+            Condition::Awaited,
             Condition::Up,
             Condition::Down(Cause::Refused),
             Condition::Down(Cause::Failed),

@@ -139,13 +139,20 @@ impl<D> Route<D> {
             .map(|source| format!("{}: {}", source.what, source.message))
             .collect();
         let all = site.members.len();
-        let down = site.members.iter().filter(|member| !member.condition.is_usable());
+        let down = site.members.iter().filter(|member| member.condition.is_down());
         if let Some(failure) = down.clone().find_map(|member| member.failure.as_deref()) {
             let down = down.count();
             reasons.push(match (down, all) {
                 (_, 1) => format!("the only backend failed its last check: {failure}"),
                 _ if down == all => format!("all {all} backends failed their last check: {failure}"),
                 _ => format!("{down} of {all} backends failed their last check: {failure}"),
+            });
+        }
+        let awaited = site.members.iter().filter(|member| member.condition == Condition::Awaited).count();
+        if awaited > 0 {
+            reasons.push(match all {
+                1 => "the only backend was not checked yet".to_owned(),
+                _ => format!("{awaited} of {all} backends were not checked yet"),
             });
         }
         let drained = site.members.iter().filter(|member| member.weight == 0).count();

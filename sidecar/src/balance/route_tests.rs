@@ -7,6 +7,7 @@ use crate::balance::{Nearness, Unavailable, outcome::Outcome};
 
 const UP: Condition = Condition::Up;
 const UNKNOWN: Condition = Condition::Unknown;
+const AWAITED: Condition = Condition::Awaited;
 const FAILED: Condition = Condition::Down(Cause::Failed);
 const REFUSED: Condition = Condition::Down(Cause::Refused);
 
@@ -66,7 +67,7 @@ fn site(name: &str, backends: &[Is]) -> SiteState<()> {
             Default::default(),
         )),
         condition: is.condition,
-        failure: (!is.condition.is_usable()).then(|| "connection refused".to_owned()),
+        failure: is.condition.is_down().then(|| "connection refused".to_owned()),
         ejected: is.ejected,
         weight: is.weight,
     };
@@ -112,9 +113,11 @@ fn targets(route: &Route<()>) -> Vec<String> {
 
 #[test]
 fn the_first_site_with_a_live_backend_takes_all_traffic() {
-    let table: [(&[Is], &[&str]); 6] = [
+    let table: [(&[Is], &[&str]); 8] = [
         (&[is(UP), is(UP)], &["a1", "a2"]),
         (&[is(UNKNOWN), is(FAILED)], &["a1"]),
+        (&[is(AWAITED), is(UP)], &["a2"]),
+        (&[is(AWAITED), is(AWAITED)], &["b1"]),
         (&[is(UP), is(UP).terminating()], &["a1"]),
         (&[is(FAILED), is(UP).terminating()], &["a2"]),
         (&[is(FAILED), is(REFUSED).terminating()], &["b1"]),
@@ -127,7 +130,8 @@ fn the_first_site_with_a_live_backend_takes_all_traffic() {
 
 #[test]
 fn checks_alone_never_take_the_last_site_away_unless_that_is_wanted() {
-    let table: [(&[Is], &[Is], &[&str]); 5] = [
+    let table: [(&[Is], &[Is], &[&str]); 6] = [
+        (&[is(FAILED)], &[is(AWAITED)], &[]),
         (&[is(FAILED)], &[is(FAILED), is(FAILED)], &["b1", "b2"]),
         (&[is(FAILED)], &[is(FAILED), is(REFUSED)], &["b1"]),
         (&[is(FAILED)], &[is(REFUSED)], &[]),
@@ -295,18 +299,24 @@ fn the_reason_names_each_site_and_what_it_lacks() {
         }],
         answered: true,
     });
-    let route = plan(&[missing, site("recovery", &[is(REFUSED), is(REFUSED)]), site("last", &[])]);
+    let route = plan(&[
+        missing,
+        site("recovery", &[is(REFUSED), is(REFUSED)]),
+        site("new", &[is(AWAITED), is(REFUSED)]),
+        site("last", &[]),
+    ]);
     assert_eq!(
         route.unavailable,
         "site primary: Service storage/minio: does not exist\n\
          site recovery: all 2 backends failed their last check: connection refused\n\
+         site new: 1 of 2 backends failed their last check: connection refused; 1 of 2 backends were not checked yet\n\
          site last: it has no backends now\n"
     );
 }
 
 fn any_backend() -> impl Strategy<Value = Is> {
     let nearness = || prop::sample::select(vec![Nearness::Unknown, Nearness::Here, Nearness::Elsewhere]);
-    let flags = (0u8..4, any::<bool>(), any::<bool>(), 0u32..4);
+    let flags = (0u8..5, any::<bool>(), any::<bool>(), 0u32..4);
     (flags, nearness(), nearness()).prop_map(|((code, terminating, ejected, weight), zone, hinted)| Is {
         condition: Condition::from_code(code),
         terminating,
@@ -334,7 +344,7 @@ proptest! {
             prop_assert_eq!(matches!(picked, Picked::Backend(_)), another);
             let Picked::Backend(index) = picked else { break };
             let is = a.iter().chain(&b).nth(index).unwrap();
-            prop_assert!(is.weight > 0 && is.condition != REFUSED);
+            prop_assert!(is.weight > 0 && ![REFUSED, AWAITED].contains(&is.condition));
             prop_assert!(!tried.contains(&route.backends[index].id));
             tried.push(route.backends[index].id);
         }

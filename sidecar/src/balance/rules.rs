@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crds::config::{Balance, HttpListener, TrafficDistribution};
 
-use super::{check::Schedule, ejection::Ejection};
+use super::{Condition, check::Schedule, ejection::Ejection};
 
 /// Everything that decides who gets a request, but for the backends themselves.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Rules {
     pub(super) ejection: Ejection,
     pub(super) limits: Limits,
     pub(super) panic: bool,
+    /// What a backend is until its first check.
+    pub(super) initial: Condition,
     /// Checks of the sites but the last, and of the last.
     schedules: [Arc<Schedule>; 2],
 }
@@ -58,6 +60,7 @@ impl From<&HttpListener> for Rules {
                 pending: limit(limits.max_pending),
             },
             panic: listener.health.panic,
+            initial: listener.health.initial.into(),
             schedules: [false, true].map(|last| Arc::new(Schedule::new(&listener.health, last))),
         }
     }

@@ -151,7 +151,7 @@ pub(super) static PER_BACKEND: [PerBackend; 13] = [
     PerBackend {
         metric: &families::UP,
         value: |backend| match backend.condition() {
-            Condition::Unknown => None,
+            Condition::Unknown | Condition::Awaited => None,
             Condition::Up => Some(Value::Count(1)),
             Condition::Down(_) => Some(Value::Count(0)),
         },

@@ -5,9 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use serde_json::json;
 use sidecar::balance::{BackendSet, Endpoint};
+use tokio::sync::Notify;
 
-use crate::support::{Backend, Client, Sidecar, Site, refusing, take_down, until};
+use crate::support::{Backend, Client, Sidecar, Site, in_time, refusing, take_down, until};
 
 #[tokio::test]
 async fn one_client_reaches_all_backends_about_evenly() {
@@ -284,4 +286,57 @@ async fn a_check_goes_to_the_port_that_is_named_for_it() {
     let sidecar = start(refusing().await.port()).await;
     assert_eq!(sidecar.get("/").await.status(), 503);
     assert_eq!(backend.requests().len(), 1, "it was asked for nothing else");
+}
+
+/// A backend that is asked for `/ready` at its start and answers that when it is told to, and a sidecar that sends it nothing
+/// else before.
+async fn awaited(ready: &Arc<Notify>) -> (Backend, Sidecar) {
+    let ready = Arc::clone(ready);
+    let backend = Backend::start(move |mut visit| {
+        let ready = Arc::clone(&ready);
+        async move {
+            while let Some(request) = visit.request().await {
+                if request.start.contains("/ready") {
+                    ready.notified().await;
+                }
+                visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlive").await;
+            }
+        }
+    })
+    .await;
+    let health = json!({"health": {"path": "/ready", "interval": "1h", "timeout": "1m", "initial": "Down"}});
+    let sidecar = Sidecar::with_config(health, vec![Site::new("primary", &[backend.address])]);
+    (backend, sidecar)
+}
+
+#[tokio::test]
+async fn where_backends_start_down_a_request_waits_for_their_first_check() {
+    let ready = Arc::<Notify>::default();
+    let (backend, sidecar) = awaited(&ready).await;
+    let mut client = sidecar.client().await;
+    client.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    until("the check, and the request that waits for it", || {
+        let in_flight = sidecar.metric("sidecar_http_requests_in_flight{listener=\"test\"}");
+        !backend.requests().is_empty() && in_flight == Some(1.0)
+    })
+    .await;
+    ready.notify_one();
+    assert_eq!(in_time("the answer", client.receive()).await.unwrap().text(), "live");
+    let starts: Vec<_> = backend.requests().into_iter().map(|request| request.start).collect();
+    assert!(
+        starts[0].contains("/ready") && starts.iter().any(|start| start.contains("/first")),
+        "{starts:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_first_check_that_takes_too_long_is_no_reason_to_wait_for_ever() {
+    let (backend, sidecar) = awaited(&Arc::default()).await;
+    let answer = sidecar.get("/").await;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().contains("the only backend was not checked yet"), "{}", answer.text());
+    assert!(
+        backend.requests().iter().all(|request| request.start.contains("/ready")),
+        "no request reached it"
+    );
 }

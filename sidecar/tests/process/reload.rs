@@ -136,7 +136,7 @@ fn listener_changes(other: SocketAddr, keys: &Path) -> Vec<(&'static str, Value)
         ("outlierDetection", json!({"consecutiveErrors": 1})),
         ("backendLimits", json!({"maxRequests": 100, "maxConnections": 100, "maxPending": 100})),
         ("timeouts", json!({"firstByte": "10s", "total": "1m", "keepAlive": "1s"})),
-        ("health", json!({"path": "/", "interval": "100ms"})),
+        ("health", json!({"path": "/", "interval": "100ms", "initial": "Down"})),
         ("forwardedHeaders", json!(true)),
         ("downAnswer", json!("BackendDown")),
         ("sidekick", json!({"health": true, "certificates": true, "metrics": true})),

@@ -8,7 +8,7 @@ use std::{
 use crds::{
     config::{
         BackendLimits, BackendSource, BackendTls, Balance, DnsBackend, DownAnswer, HealthCheck, HttpListener,
-        KeyPairFiles, ListenerTls, OutlierDetection, Protocol, SelfSigned, SidecarConfig, SidekickPaths,
+        InitialHealth, KeyPairFiles, ListenerTls, OutlierDetection, Protocol, SelfSigned, SidecarConfig, SidekickPaths,
         Site, Timeouts, TlsVersion, TrafficDistribution, WeightedSource,
     },
     units::{self, ListenAddress, UnitError},
@@ -162,6 +162,7 @@ fn health(arguments: &Arguments) -> HealthCheck {
         path: Some(arguments.health_path.0.clone()),
         last_site_path: arguments.read_health_path.as_ref().map(|path| path.0.clone()),
         port: Some(arguments.health_port).filter(|port| *port != 0),
+        initial: InitialHealth::Down,
         // The next check comes after the duration and up to as much again, chosen at random.
         interval: span(arguments.health_duration * 3 / 2),
         jitter_percent: 33,
