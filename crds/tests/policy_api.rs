@@ -99,6 +99,22 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ("no interval", http(&listener("a", "9000", SITE, ", health: {interval: 0s}")), "longer than zero"),
         ("bad start", http(&listener("a", "9000", SITE, ", health: {initial: Unknown}")), "health.initial"),
         ("bad log", http(&listener("a", "9000", SITE, ", accessLog: {format: json}")), "accessLog.format"),
+        ("bad kind", http(&listener("a", "9000", SITE, ", accessLog: {of: Errors}")), "accessLog.of"),
+        (
+            "logged status",
+            http(&listener("a", "9000", SITE, ", accessLog: {statuses: ['599-500']}")),
+            "smaller code first",
+        ),
+        (
+            "too many logged statuses",
+            http(&listener(
+                "a",
+                "9000",
+                SITE,
+                &format!(", accessLog: {{statuses: [{}]}}", ["500"; 17].join(", ")),
+            )),
+            "accessLog.statuses",
+        ),
         (
             "no share",
             http(&listener("a", "9000", SITE, ", tracing: {sampleOneIn: 0}")),
@@ -396,7 +412,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     outlierDetection: {{consecutiveErrors: 0, maxEjectionTime: 1h30m}}
     backendLimits: {{maxRequests: 100, maxConnections: 100, maxPending: 10}}
     timeouts: {{connect: 500ms, total: 24h, keepAlive: 0s}}
-  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}], accessLog: {{}},
+  - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}], accessLog: {{of: All, statuses: [404, '500-599'], errorsOnly: true}},
       tracing: {{sampleOneIn: 100, export: {{url: 'https://collector:4318/v1/traces', tls: {{}}, headersSecret: {{name: otlp}}}}}},
       rateLimits: [{{name: all, requests: 100}}, {{name: tenant, scope: Header, header: X-Tenant, requests: 10, per: 1m30s, burst: 5}}],
       authentication: {{apiKeys: {{secret: {{name: clients}}}}, jwt: {{issuer: 'https://login', audiences: [a], jwks: {{url: 'https://login/keys', tls: {{caSecret: {{name: login}}}}}}, claimHeaders: [{{claim: sub, header: X-User}}]}},

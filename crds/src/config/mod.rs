@@ -34,7 +34,10 @@ pub use jwt::{
 };
 pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Protocol, Site};
-pub use observe::{AccessLog, AccessLogFormat, MAX_REDACTED, TraceExport, Tracing, default_service_name};
+pub use observe::{
+    AccessLog, AccessLogFormat, LoggedKind, MAX_LOGGED_STATUSES, MAX_REDACTED, TraceExport, Tracing,
+    default_service_name,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use sidekick::{DownAnswer, SidekickPaths};

@@ -5,21 +5,40 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::BackendTls;
-use crate::units::HttpUrl;
+use super::{BackendTls, balance::is_default};
+use crate::units::{HttpUrl, StatusRange};
 
 /// Names of query parameters that one listener may add to those that are never written.
 pub const MAX_REDACTED: u32 = 16;
 
-/// One line on standard output for each request.
+/// Status codes, or ranges of them, that one access log may be confined to.
+pub const MAX_LOGGED_STATUSES: u32 = 16;
+
+/// One line on standard output for each request, for each check of a backend, or for both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AccessLog {
     /// How a line looks: Json is one object, Text is `name=value` with spaces between. Both have the same fields.
     pub format: AccessLogFormat,
 
-    /// Of this many requests one is written, chosen at random. Requests that came to nothing, and those answered with 500 or
-    /// more or by the sidecar itself, are always written.
+    /// What there are lines of. Requests, the default: those of clients. Checks: those that the sidecar makes of its backends; their `kind` is
+    /// Check, and they have no client. All: both.
+    #[serde(skip_serializing_if = "is_default")]
+    pub of: LoggedKind,
+
+    /// Writes only what was answered with one of these status codes, each alone or as a range such as `500-599`. What came
+    /// to nothing has no status, and is not written then. Without it, lines of all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_LOGGED_STATUSES), extend("x-kubernetes-list-type" = "atomic"))]
+    pub statuses: Vec<StatusRange>,
+
+    /// Writes only what failed: answered with 400 or more, by the sidecar itself or not at all, or with an answer that broke
+    /// off; of checks those that were not good. With `statuses`, what is both.
+    #[serde(skip_serializing_if = "is_default")]
+    pub errors_only: bool,
+
+    /// Of this many requests one is written, chosen at random from those that are to be written. Requests that came to nothing,
+    /// those answered with 500 or more or by the sidecar itself, and checks are always written.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub sample_one_in: NonZeroU32,
 
@@ -37,6 +56,26 @@ pub enum AccessLogFormat {
     #[default]
     Json,
     Text,
+}
+
+/// What the access log has lines of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum LoggedKind {
+    #[default]
+    Requests,
+    Checks,
+    All,
+}
+
+impl LoggedKind {
+    pub fn has_requests(self) -> bool {
+        self != Self::Checks
+    }
+
+    pub fn has_checks(self) -> bool {
+        self != Self::Requests
+    }
 }
 
 /// W3C Trace Context: a valid `traceparent` goes on as it came, with its `tracestate`; a request without one gets one. With
@@ -83,7 +122,14 @@ pub fn default_service_name() -> String {
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { format: AccessLogFormat::default(), sample_one_in: NonZeroU32::MIN, redact: Vec::new() }
+        Self {
+            format: AccessLogFormat::default(),
+            of: LoggedKind::default(),
+            statuses: Vec::new(),
+            errors_only: false,
+            sample_one_in: NonZeroU32::MIN,
+            redact: Vec::new(),
+        }
     }
 }
 

@@ -4,10 +4,7 @@
 use std::sync::Arc;
 
 use crds::{config::Protocol, units::Address};
-use tokio::{
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use tokio::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -18,8 +15,12 @@ use super::{
     outcome::Latency,
     route::Member,
     shared::Shared,
+    watcher::{Audience, Checked},
 };
-use crate::net::tls::{Client, Peer};
+use crate::{
+    net::tls::{Client, Peer},
+    probe::Probe,
+};
 
 /// Steps of a slow start, and the least weight in it, in hundredths.
 const STEP: u32 = 5;
@@ -55,7 +56,7 @@ pub(super) struct Start<'a> {
     pub(super) condition: Condition,
     pub(super) schedule: &'a Arc<Schedule>,
     pub(super) shared: &'a Arc<Shared>,
-    pub(super) reports: &'a mpsc::Sender<Report>,
+    pub(super) audience: &'a Audience,
     /// When its slow start begins; none for one that was there from the start.
     pub(super) since: Option<Instant>,
     /// Microseconds that are assumed until it has answered; 0 for none.
@@ -91,7 +92,7 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
         );
         let backend = backend.named(endpoint.host.clone()).speaking(key.protocol);
         let backend = Arc::new(backend.being(start.condition));
-        let check = start_check(&backend, start.schedule, start.reports);
+        let check = start_check(&backend, start.schedule, start.audience);
         Self {
             backend,
             condition: start.condition,
@@ -107,16 +108,11 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
     }
 
     /// Takes over what discovery and configuration say now.
-    pub(super) fn adopt(
-        &mut self,
-        endpoint: &Endpoint,
-        schedule: &Arc<Schedule>,
-        reports: &mpsc::Sender<Report>,
-    ) {
+    pub(super) fn adopt(&mut self, endpoint: &Endpoint, schedule: &Arc<Schedule>, audience: &Audience) {
         (self.weight, self.terminating) = (endpoint.weight, endpoint.terminating);
         self.backend.set_weight(endpoint.weight);
         if self.schedule != *schedule {
-            self.check = start_check(&self.backend, schedule, reports);
+            self.check = start_check(&self.backend, schedule, audience);
             self.schedule = Arc::clone(schedule);
         }
     }
@@ -216,9 +212,10 @@ fn ramp(since: Option<Instant>, window: Duration, now: Instant) -> u32 {
 fn start_check<D: Send + Sync + 'static>(
     backend: &Arc<Backend<D>>,
     schedule: &Arc<Schedule>,
-    reports: &mpsc::Sender<Report>,
+    audience: &Audience,
 ) -> AbortOnDropHandle<()> {
-    let (backend, schedule, reports) = (Arc::clone(backend), Arc::clone(schedule), reports.clone());
+    let (backend, schedule) = (Arc::clone(backend), Arc::clone(schedule));
+    let Audience { reports, watcher } = audience.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let (probe, timeout) = (schedule.probe.clone(), schedule.timeout);
         let address = match (&backend.address, schedule.port) {
@@ -226,13 +223,24 @@ fn start_check<D: Send + Sync + 'static>(
             (address, _) => address.clone(),
         };
         let checked = Arc::clone(&backend);
-        check::run(
-            backend,
-            schedule,
-            || probe.check(&address, checked.tls.as_ref(), checked.protocol, timeout),
-            reports,
-        )
-        .await;
+        let check = || async {
+            let started = Instant::now();
+            let outcome = probe.check(&address, checked.tls.as_ref(), checked.protocol, timeout).await;
+            if let Some(watcher) = &watcher {
+                watcher(&Checked {
+                    site: &checked.site,
+                    backend: &checked.address,
+                    get: match &probe {
+                        Probe::Http(get) => Some(get),
+                        Probe::Tcp => None,
+                    },
+                    took: started.elapsed(),
+                    outcome: outcome.as_ref().copied(),
+                });
+            }
+            outcome.map(drop)
+        };
+        check::run(backend, schedule, check, reports).await;
     }))
 }
 
@@ -256,7 +264,8 @@ mod tests {
     async fn a_slow_start_begins_with_the_first_good_check_where_that_was_awaited() {
         let (schedule, shared) =
             (Arc::new(Schedule::new(&HealthCheck::default(), false)), Arc::<Shared>::default());
-        let (reports, _queue) = mpsc::channel(1);
+        let (reports, _queue) = tokio::sync::mpsc::channel(1);
+        let audience = Audience { reports, watcher: None };
         let key = Key {
             site: "s".into(),
             address: "127.0.0.1:1".parse().unwrap(),
@@ -268,7 +277,7 @@ mod tests {
             condition: Condition::Awaited,
             schedule: &schedule,
             shared: &shared,
-            reports: &reports,
+            audience: &audience,
             since: Some(Instant::now()),
             latency: 0,
         };

@@ -22,6 +22,7 @@ use super::{
     entry::{Entry, Key, Start},
     route::{Member, SiteState},
     shared::Shared,
+    watcher::{Audience, Watcher},
 };
 use crate::net::tls::Client;
 
@@ -61,6 +62,15 @@ struct Plan {
 impl<D: Default + Send + Sync + 'static> Balancer<D> {
     /// Starts on the current runtime. `listener` names it in logs.
     pub fn start(listener: &str, rules: Rules, sites: Vec<SiteInput>) -> Self {
+        Self::launch(listener, rules, sites, None)
+    }
+
+    /// The same, with one who is told of each check.
+    pub fn watched(listener: &str, rules: Rules, sites: Vec<SiteInput>, watcher: Watcher) -> Self {
+        Self::launch(listener, rules, sites, Some(watcher))
+    }
+
+    fn launch(listener: &str, rules: Rules, sites: Vec<SiteInput>, watcher: Option<Watcher>) -> Self {
         let (plan, plans) = watch::channel(Plan { rules, sites });
         let (reports, queue) = mpsc::channel(REPORTS);
         let mut follower = Follower {
@@ -68,7 +78,7 @@ impl<D: Default + Send + Sync + 'static> Balancer<D> {
             plan: plan.borrow().clone(),
             shared: Arc::default(),
             entries: HashMap::new(),
-            reports,
+            audience: Audience { reports, watcher },
             decay_at: Instant::now(),
             live: None,
             route: watch::Sender::new(Arc::new(Route::empty())),
@@ -103,7 +113,7 @@ struct Follower<D> {
     plan: Plan,
     shared: Arc<Shared>,
     entries: HashMap<Key, Entry<D>>,
-    reports: mpsc::Sender<Report>,
+    audience: Audience,
     /// When estimates of latency fall next.
     decay_at: Instant,
     /// Whether the last route had a live backend; none before the first that could.
@@ -282,12 +292,12 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
             condition: rules.initial,
             schedule,
             shared: &self.shared,
-            reports: &self.reports,
+            audience: &self.audience,
             since: running.then_some(now),
             latency: if running && rules.measures() { self.slowest(&key) } else { 0 },
         };
         let entry = self.entries.entry(key).or_insert_with_key(|key| Entry::start(key, endpoint, &start));
-        entry.adopt(endpoint, schedule, &self.reports);
+        entry.adopt(endpoint, schedule, &self.audience);
         entry.member(rules.slow_start, now)
     }
 

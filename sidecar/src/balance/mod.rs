@@ -19,6 +19,7 @@ mod rules;
 mod set;
 mod shared;
 mod tier;
+mod watcher;
 mod zone;
 
 pub use backend::{Backend, Busy, Connecting, Open};
@@ -30,3 +31,4 @@ pub use outcome::Outcome;
 pub use route::{Picked, Route, Wish};
 pub use rules::Rules;
 pub use set::{BackendSet, Endpoint, Nearness, Unavailable};
+pub use watcher::{Checked, Watcher};

@@ -44,6 +44,8 @@ pub enum GateError {
 #[derive(Debug, Default)]
 pub struct Gate {
     access: Option<Access>,
+    /// For the checks of backends.
+    checks: Option<Access>,
     tracing: Option<Tracing>,
     spans: Option<Spans>,
     limits: Vec<Limit>,
@@ -77,7 +79,8 @@ impl Gate {
         let export = config.tracing.as_ref().and_then(|tracing| tracing.export.as_ref());
         let exporter = export.map(|export| means.exporters.load(export)).transpose()?;
         Ok(Self {
-            access: log.map(|settings| Access::new(settings, &means.lines)),
+            access: log.filter(|log| log.of.has_requests()).map(|log| Access::new(log, &means.lines)),
+            checks: log.filter(|log| log.of.has_checks()).map(|log| Access::new(log, &means.lines)),
             tracing: config.tracing.clone(),
             spans: exporter.map(|exporter| Spans::new(exporter, log)),
             limits: config.rate_limits.iter().map(limit).collect(),
@@ -89,6 +92,11 @@ impl Gate {
 
     pub(super) fn access(&self) -> Option<&Access> {
         self.access.as_ref()
+    }
+
+    /// Where the checks of backends are written.
+    pub(super) fn checks(&self) -> Option<&Access> {
+        self.checks.as_ref()
     }
 
     pub(super) fn spans(&self) -> Option<&Spans> {

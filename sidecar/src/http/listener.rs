@@ -22,7 +22,7 @@ use super::{
     thread::{Phase, Share, Thread, Tls},
 };
 use crate::{
-    balance::{Balancer, RetryBudget, SiteInput},
+    balance::{Balancer, Checked, RetryBudget, SiteInput, Watcher},
     net::{
         Acceptor, Workers, bind,
         tls::{Server, TlsError},
@@ -92,7 +92,9 @@ impl Listener {
         let (acceptor, queues) = Acceptor::new(socket, workers).map_err(failed)?;
         let workers = workers.handles();
         let gate = watch::Sender::new(gate);
-        let balancer = Balancer::start(&config.name, config.into(), sites);
+        let name: Arc<str> = config.name.as_str().into();
+        let watcher = watcher(Arc::clone(&name), gate.subscribe());
+        let balancer = Balancer::watched(&name, config.into(), sites, watcher);
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),
             route: balancer.route(),
@@ -101,7 +103,6 @@ impl Listener {
         });
         metrics.add(&shown);
 
-        let name: Arc<str> = config.name.as_str().into();
         let budget = Arc::new(RetryBudget::new(Instant::now()));
         let phase = watch::Sender::new(Phase::Serving);
         let tls = Arc::new(ArcSwapOption::new(tls));
@@ -184,4 +185,13 @@ impl Listener {
         }
         tracing::info!(listener = self.metrics.name, address = %self.address, "closed");
     }
+}
+
+/// Writes the checks of backends where the gate of the moment has a log for them.
+fn watcher(listener: Arc<str>, gate: watch::Receiver<Arc<Gate>>) -> Watcher {
+    Arc::new(move |check: &Checked<'_>| {
+        if let Some(log) = gate.borrow().checks() {
+            log.take_in(&listener, check);
+        }
+    })
 }

@@ -15,6 +15,9 @@ use tokio::time::timeout;
 
 use crate::net::{self, Spoken, Stream, tls::Peer};
 
+/// What a GET says of who asks.
+pub const USER_AGENT: &str = concat!("sidecar/", env!("CARGO_PKG_VERSION"));
+
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
@@ -52,14 +55,14 @@ pub enum Failure {
 }
 
 impl Probe {
-    /// Runs the check; never takes longer than `limit`.
+    /// Runs the check; never takes longer than `limit`. Gives the status of the answer, if it asks for one.
     pub async fn check(
         &self,
         address: &Address,
         tls: Option<&Peer>,
         protocol: Protocol,
         limit: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<StatusCode>, Failure> {
         timeout(limit, self.run(address, tls, protocol, limit)).await.map_err(|_| Failure::TimedOut(limit))?
     }
 
@@ -69,7 +72,7 @@ impl Probe {
         tls: Option<&Peer>,
         protocol: Protocol,
         limit: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<StatusCode>, Failure> {
         let offered = net::offered(protocol);
         let stream =
             net::connect(address, tls, offered, limit).await.map_err(|error| match error.kind() {
@@ -80,18 +83,17 @@ impl Probe {
             })?;
         let spoken = net::spoken(&stream, protocol).map_err(Failure::Connect)?;
         match self {
-            Self::Tcp => Ok(()),
-            Self::Http(get) => get.run(stream, spoken, address).await,
+            Self::Tcp => Ok(None),
+            Self::Http(get) => get.run(stream, spoken, address).await.map(Some),
         }
     }
 }
 
 impl Get {
-    async fn run(&self, stream: Stream, spoken: Spoken, address: &Address) -> Result<(), Failure> {
+    async fn run(&self, stream: Stream, spoken: Spoken, address: &Address) -> Result<StatusCode, Failure> {
         let path = &self.path;
         let host = self.host.clone().unwrap_or_else(|| host(address));
-        let request =
-            Request::get(path).header(header::USER_AGENT, concat!("sidecar/", env!("CARGO_PKG_VERSION")));
+        let request = Request::get(path).header(header::USER_AGENT, USER_AGENT);
         let request = match spoken {
             Spoken::Http1 => request.header(header::HOST, host).header(header::CONNECTION, "close"),
             Spoken::Http2 => {
@@ -115,9 +117,9 @@ impl Get {
         self.judge(status)
     }
 
-    fn judge(&self, status: StatusCode) -> Result<(), Failure> {
+    fn judge(&self, status: StatusCode) -> Result<StatusCode, Failure> {
         if self.expected.iter().any(|range| range.contains(status.as_u16())) {
-            return Ok(());
+            return Ok(status);
         }
         let expected: Vec<_> = self.expected.iter().map(StatusRange::to_string).collect();
         Err(Failure::Status { path: self.path.clone(), status, expected: expected.join(" or ") })
@@ -188,7 +190,8 @@ mod tests {
         let ok = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
         ready().check(&ok, None, Protocol::Http1, LIMIT).await.unwrap();
         let empty = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
-        expecting(&["200-299"]).check(&empty, None, Protocol::Http1, LIMIT).await.unwrap();
+        let seen = expecting(&["200-299"]).check(&empty, None, Protocol::Http1, LIMIT).await.unwrap();
+        assert_eq!(seen, Some(StatusCode::NO_CONTENT));
         for (expected, message) in [
             (&["200"][..], "GET /ready answered 204 No Content, not 200"),
             (&["200-203", "401"], "GET /ready answered 204 No Content, not 200-203 or 401"),

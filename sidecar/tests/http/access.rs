@@ -101,6 +101,100 @@ async fn a_request_that_comes_to_nothing_says_why() {
     assert_eq!(sidecar.output.objects(5).await[4]["status"], 503);
 }
 
+/// A backend that answers with the status that stands in the path, and breaks off what is asked for as `/short`.
+async fn obedient() -> Backend {
+    Backend::start(|mut visit| async move {
+        while let Some(request) = visit.request().await {
+            match request.start.split([' ', '/', '?']).nth(2) {
+                Some("short") => {
+                    visit.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort").await;
+                    return;
+                }
+                status => {
+                    let status = status.unwrap_or_default();
+                    visit.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")).await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_log_of_some_statuses_or_of_errors_has_no_others() {
+    let backend = obedient().await;
+    for (settings, expected) in [
+        (json!({"statuses": [404, "500-599"]}), vec!["/404", "/500"]),
+        (json!({"errorsOnly": true}), vec!["/404", "/403", "/500", "/short"]),
+        (json!({"errorsOnly": true, "statuses": ["200-299", 403]}), vec!["/403", "/short"]),
+        (json!({"statuses": [200], "sampleOneIn": 1}), vec!["/200", "/200", "/short"]),
+    ] {
+        let sidecar = logging(settings.clone(), &backend).await;
+        let mut client = sidecar.client().await;
+        for path in ["/200", "/404", "/403", "/500", "/200"] {
+            client.get(path).await;
+        }
+        client.send("GET /short HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(client.receive().await.is_err());
+        let (listener, output, _rest) = sidecar.into_logged();
+        in_time("the drain", listener.drain(Duration::from_secs(5))).await;
+        let lines = output.objects(expected.len()).await;
+        let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+        assert_eq!(paths, expected, "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn checks_are_lines_where_they_are_asked_for() {
+    let backend = obedient().await;
+    for (of, kinds) in
+        [("Requests", &["Request"][..]), ("Checks", &["Check"]), ("All", &["Check", "Request"])]
+    {
+        let fields = json!({
+            "accessLog": {"of": of},
+            "health": {"path": "/204?token=secret", "host": "s3", "expectedStatuses": ["200-299"], "interval": "1h"},
+        });
+        let sidecar = Sidecar::with_config(fields, vec![Site::new("primary", &[backend.address])]);
+        sidecar.ready().await;
+        assert_eq!(sidecar.get("/200").await.status(), 200);
+        let (listener, output, _rest) = sidecar.into_logged();
+        in_time("the drain", listener.drain(Duration::from_secs(5))).await;
+        let lines = output.objects(kinds.len()).await;
+        assert_eq!(
+            lines.iter().map(|line| line["kind"].as_str().unwrap()).collect::<Vec<_>>(),
+            kinds,
+            "{of}"
+        );
+        let Some(check) = lines.iter().find(|line| line["kind"] == "Check") else { continue };
+        let told = |name: &str| check[name].clone();
+        assert_eq!((told("client"), told("cause"), told("tries")), (Value::Null, Value::Null, json!(1)));
+        assert_eq!((told("method"), told("host"), told("status")), (json!("GET"), json!("s3"), json!(204)));
+        assert_eq!(told("path"), "/204?token=REDACTED");
+        assert_eq!((told("site"), told("backend")), (json!("primary"), json!(backend.address.to_string())));
+        assert!(told("userAgent").as_str().unwrap().starts_with("sidecar/"));
+    }
+}
+
+#[tokio::test]
+async fn a_bad_check_says_why_and_a_good_one_is_no_error() {
+    let (backend, nowhere) = (obedient().await, refusing().await);
+    let fields = json!({
+        "accessLog": {"of": "Checks", "errorsOnly": true},
+        "health": {"path": "/418", "expectedStatuses": [418], "interval": "1h"},
+    });
+    let mut sidecar = Sidecar::with_config(fields, vec![Site::new("primary", &[backend.address, nowhere])]);
+    sidecar.ready().await;
+    for refused in sidecar.output.objects(1).await {
+        assert_eq!((&refused["cause"], &refused["status"]), (&json!("Refused"), &Value::Null));
+        assert_eq!(refused["backend"], nowhere.to_string());
+    }
+    sidecar.take(json!({"accessLog": {"of": "Checks"}, "health": {"path": "/500", "interval": "1h"}}));
+    until("the other check", || sidecar.output.text().contains("UnexpectedStatus")).await;
+    let lines = sidecar.output.objects(2).await;
+    let other = lines.iter().find(|line| line["cause"] == "UnexpectedStatus").unwrap();
+    assert_eq!((&other["status"], &other["path"]), (&json!(500), &json!("/500")));
+}
+
 #[tokio::test]
 async fn of_good_requests_the_wanted_share_is_written() {
     let backend = Backend::named("a").await;
@@ -116,7 +210,12 @@ async fn of_good_requests_the_wanted_share_is_written() {
         (50..150).contains(&lines)
     })
     .await;
-    assert!(output.text().lines().all(|line| line.starts_with("time=") && line.ends_with(" cause=-")));
+    assert!(
+        output
+            .text()
+            .lines()
+            .all(|line| line.starts_with("time=") && line.ends_with(" cause=- kind=Request"))
+    );
 }
 
 #[tokio::test]

@@ -126,6 +126,43 @@ fn whatever_is_wrong_gets_one_line_before_anything_listens() {
 }
 
 #[test]
+fn a_trace_has_the_lines_that_are_asked_for_and_quiet_has_none() {
+    let backend = Backend::start("up");
+    let url = url(&backend);
+    for (flags, expected) in [
+        (&["--trace", "all"][..], &["Check /", "Request /b/o?token=REDACTED"][..]),
+        (&["-t", "application"], &["Request /b/o?token=REDACTED"]),
+        (&["--trace=minio"], &["Check /"]),
+        (&["--status-code", "404,200"], &["Check /", "Request /b/o?token=REDACTED"]),
+        (&["--trace=all", "--status-code", "404"], &[]),
+        (&["--trace=all", "--errors"], &[]),
+        (&["--trace=all", "--quiet"], &[]),
+        (&[], &[]),
+    ] {
+        let sidekick = Sidekick::new();
+        let arguments = [flags, &["--json", &url]].concat();
+        let mut command = sidekick.command(&arguments);
+        let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        retry("health", || get(sidekick.address, "/v1/health").filter(|(status, _)| *status == 200));
+        assert_eq!(get(sidekick.address, "/b/o?token=secret"), Some((200, "up".to_owned())));
+        signal(&running.0, "TERM");
+        let mut lines = String::new();
+        running.0.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+        assert_eq!(wait(&mut running.0), Some(0));
+        let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let told =
+            lines.map(|line| [&line["kind"], &line["path"]].map(|value| value.as_str().unwrap().to_owned()));
+        let mut told: Vec<_> = told
+            .filter(|[_, path]| path != "/v1/health")
+            .map(|[kind, path]| format!("{kind} {path}"))
+            .collect();
+        told.sort();
+        told.dedup();
+        assert_eq!(told, expected, "{flags:?}");
+    }
+}
+
+#[test]
 fn on_a_terminal_it_shows_a_table_and_ends_with_it() {
     let backend = Backend::start("up");
     let sidekick = Sidekick::new();

@@ -142,6 +142,7 @@ fn listener_changes(other: SocketAddr, keys: &Path) -> Vec<(&'static str, Value)
         ("sidekick", json!({"health": true, "certificates": true, "metrics": true})),
         ("tls", json!({"selfSigned": {"hosts": ["localhost"]}})),
         ("accessLog", json!({})),
+        ("accessLog", json!({"of": "All", "statuses": [404, "500-599"], "errorsOnly": true})),
         ("tracing", json!({})),
         ("rateLimits", json!([{"name": "all", "requests": 1_000_000}])),
         ("authentication", json!({"apiKeys": {"file": keys}})),

@@ -110,15 +110,15 @@ pub(in crate::command) struct Arguments {
     #[arg(short, long, env = "SIDEKICK_LOG")]
     pub(super) log: bool,
 
-    /// Print a line for each request, each health check, or both; has no effect in this release
+    /// Print a line on standard output for each request (application), each health check (minio), or both (all)
     #[arg(short, long, value_name = "WHAT", env = "SIDEKICK_TRACE", value_enum)]
     pub(super) trace: Option<Trace>,
 
-    /// Print nothing but errors
+    /// Print nothing but errors: no table, and no lines of --trace
     #[arg(short, long, env = "SIDEKICK_QUIET")]
     pub(super) quiet: bool,
 
-    /// Log and trace in JSON
+    /// Log and trace in JSON, one object on each line
     #[arg(long, env = "SIDEKICK_JSON")]
     pub(super) json: bool,
 
@@ -126,11 +126,11 @@ pub(in crate::command) struct Arguments {
     #[arg(long, env = "SIDEKICK_DEBUG")]
     pub(super) debug: bool,
 
-    /// Trace only what was answered with 400 or above; has no effect in this release
+    /// Trace only what failed: requests answered with 400 or above or not to their end, and bad health checks
     #[arg(short, long, env = "SIDEKICK_ERRORS")]
     pub(super) errors: bool,
 
-    /// Trace only what was answered with this status; has no effect in this release
+    /// Trace only what was answered with this status; several with commas between. With --errors, what is both
     #[arg(long, value_name = "STATUS", env = "SIDEKICK_STATUS_CODE", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(100..=599))]
     pub(super) status_code: Vec<u16>,
 
@@ -153,6 +153,14 @@ pub(in crate::command) struct Arguments {
     pub(super) admin_address: SocketAddr,
 }
 
+impl Arguments {
+    /// What there is a line of: who asks for some lines alone wants lines, and who wants quiet wants none.
+    pub(super) fn traced(&self) -> Option<Trace> {
+        let confined = self.errors || !self.status_code.is_empty();
+        self.trace.or(confined.then_some(Trace::All)).filter(|_| !self.quiet)
+    }
+}
+
 pub(in crate::command) const EXAMPLES: &str = "\
 Examples:
   sidecar balance --health-path /minio/health/ready http://minio{1...4}:9000
@@ -163,7 +171,8 @@ Examples:
 
 All requests go to the first site that has a live server. While none has, they are answered with 502 BackendDown.
 /v1/health, /v1/certificates and /.prometheus/metrics are the listener's own. Each flag has a variable, such as
-SIDEKICK_HEALTH_PATH for --health-path; the flag wins. On a terminal a live table is shown unless --log or --trace is given.";
+SIDEKICK_HEALTH_PATH for --health-path; the flag wins. On a terminal a live table is shown, unless there are lines to
+print: --log, --trace, --errors and --status-code.";
 
 /// Where to listen: a port, and an address unless it is all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,15 +7,16 @@ use std::{
 
 use crds::{
     config::{
-        BackendLimits, BackendSource, BackendTls, Balance, DnsBackend, DownAnswer, HealthCheck, HttpListener,
-        InitialHealth, KeyPairFiles, ListenerTls, OutlierDetection, Protocol, SelfSigned, SidecarConfig, SidekickPaths,
-        Site, Timeouts, TlsVersion, TrafficDistribution, WeightedSource,
+        AccessLog, AccessLogFormat, BackendLimits, BackendSource, BackendTls, Balance, DnsBackend,
+        DownAnswer, HealthCheck, HttpListener, InitialHealth, KeyPairFiles, ListenerTls, LoggedKind,
+        OutlierDetection, Protocol, SelfSigned, SidecarConfig, SidekickPaths, Site, Timeouts, TlsVersion,
+        TrafficDistribution, WeightedSource,
     },
-    units::{self, ListenAddress, UnitError},
+    units::{self, ListenAddress, StatusRange, UnitError},
 };
 
 use super::{
-    arguments::{Arguments, HostBalance, TlsMax},
+    arguments::{Arguments, HostBalance, TlsMax, Trace},
     site::{Endpoint, SiteArgument, SiteError},
 };
 
@@ -74,7 +75,7 @@ pub(super) fn config(arguments: &Arguments, facts: &Facts) -> Result<SidecarConf
         forwarded_headers: true,
         down_answer: DownAnswer::BackendDown,
         sidekick: SidekickPaths { health: true, certificates: true, metrics: true },
-        access_log: None,
+        access_log: access_log(arguments),
         tracing: None,
         rate_limits: Vec::new(),
         authentication: None,
@@ -173,6 +174,21 @@ fn health(arguments: &Arguments) -> HealthCheck {
         panic: false,
         ..HealthCheck::default()
     }
+}
+
+fn access_log(arguments: &Arguments) -> Option<AccessLog> {
+    let traced = arguments.traced()?;
+    Some(AccessLog {
+        format: if arguments.json { AccessLogFormat::Json } else { AccessLogFormat::Text },
+        of: match traced {
+            Trace::All => LoggedKind::All,
+            Trace::Application => LoggedKind::Requests,
+            Trace::Minio => LoggedKind::Checks,
+        },
+        statuses: arguments.status_code.iter().map(|status| StatusRange::one(*status)).collect(),
+        errors_only: arguments.errors,
+        ..AccessLog::default()
+    })
 }
 
 /// Whole milliseconds: less than one is refused with the argument.

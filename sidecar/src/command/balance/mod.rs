@@ -47,11 +47,11 @@ impl Arguments {
             ipv6: has_ipv6(),
             key_password_file: secret.as_ref().map(SecretFile::path),
         })?;
-        for flag in self.without_effect() {
+        if self.pprof.is_some() {
             // Whoever reads no errors has not asked for them.
-            let _ = writeln!(io::stderr(), "{flag} has no effect in this release");
+            let _ = writeln!(io::stderr(), "--pprof has no effect: there is no Go program to profile");
         }
-        let table = io::stdout().is_terminal() && !self.log && self.trace.is_none();
+        let table = io::stdout().is_terminal() && !self.log && !self.quiet && self.traced().is_none();
         log::start(self.log_level(table), Some(self.log_format()));
         let (serving, at) = oneshot::channel();
         let stop = CancellationToken::new();
@@ -82,17 +82,6 @@ impl Arguments {
         Ok(Document { name: "the command line".to_owned(), bytes: text.into_bytes() })
     }
 
-    /// Flags that were given and change nothing.
-    fn without_effect(&self) -> impl Iterator<Item = &'static str> {
-        let flags = [
-            ("--trace", self.trace.is_some()),
-            ("--errors", self.errors),
-            ("--status-code", !self.status_code.is_empty()),
-            ("--pprof", self.pprof.is_some()),
-        ];
-        flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag)
-    }
-
     /// While the table has the terminal, nothing else writes to it.
     fn log_level(&self, table: bool) -> log::Level {
         match (self.quiet || table, self.debug, self.log) {
@@ -115,6 +104,7 @@ fn in_flags(problem: &Problem) -> String {
     let flag = match field {
         "port" | "address" => "--address".to_owned(),
         "health.path" => "--health-path".to_owned(),
+        "accessLog.statuses" => "--status-code".to_owned(),
         "tls.certificateFile" => "--cert".to_owned(),
         "tls.keyFile" => "--key".to_owned(),
         "tls.keyPasswordFile" => "--key-password".to_owned(),

@@ -37,8 +37,26 @@ pub(super) struct Facts<'a> {
     pub(super) tries: u32,
     pub(super) trace: Option<&'a [u8]>,
     pub(super) user_agent: Option<&'a [u8]>,
-    /// Why the sidecar answered itself, or the answer broke off.
+    /// Why the sidecar answered itself, or the answer broke off; why a check was not good.
     pub(super) cause: Option<&'a str>,
+    pub(super) kind: Kind,
+}
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Request,
+    /// One that the sidecar makes of a backend.
+    Check,
+}
+
+impl Kind {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Request => b"Request",
+            Self::Check => b"Check",
+        }
+    }
 }
 
 /// Appends one line.
@@ -66,6 +84,7 @@ pub(super) fn write(out: &mut Vec<u8>, format: AccessLogFormat, redact: &Redact,
     line.token("trace", facts.trace);
     line.text("userAgent", cut(facts.user_agent, MOST_TEXT));
     line.token("cause", facts.cause.map(str::as_bytes));
+    line.token("kind", Some(facts.kind.name()));
     line.end();
 }
 
@@ -200,6 +219,7 @@ mod tests {
         trace: None,
         user_agent: None,
         cause: None,
+        kind: Kind::Request,
     };
 
     fn line(format: AccessLogFormat, facts: &Facts<'_>) -> String {
@@ -232,14 +252,14 @@ mod tests {
             "{\"time\":\"2026-11-22T05:30:00.123Z\",\"listener\":\"web\",\"client\":\"127.0.0.1:40000\",\"method\":\"PUT\",\
              \"host\":\"data:9000\",\"path\":\"/b/o?uploadId=1&X-Amz-Signature=REDACTED\",\"status\":200,\"receivedBytes\":1024,\
              \"sentBytes\":7,\"durationSeconds\":1.000042,\"site\":\"primary\",\"backend\":\"10.0.0.7:9000\",\"tries\":2,\
-             \"trace\":\"0af7651916cd43dd8448eb211c80319c\",\"userAgent\":\"aws-sdk \\\"x\\\"\",\"cause\":null}\n"
+             \"trace\":\"0af7651916cd43dd8448eb211c80319c\",\"userAgent\":\"aws-sdk \\\"x\\\"\",\"cause\":null,\"kind\":\"Request\"}\n"
         );
         assert_eq!(
             line(AccessLogFormat::Text, &facts),
             "time=2026-11-22T05:30:00.123Z listener=web client=127.0.0.1:40000 method=PUT host=data:9000 \
              path=\"/b/o?uploadId=1&X-Amz-Signature=REDACTED\" status=200 receivedBytes=1024 sentBytes=7 \
              durationSeconds=1.000042 site=primary backend=10.0.0.7:9000 tries=2 trace=0af7651916cd43dd8448eb211c80319c \
-             userAgent=\"aws-sdk \\\"x\\\"\" cause=-\n"
+             userAgent=\"aws-sdk \\\"x\\\"\" cause=- kind=Request\n"
         );
     }
 

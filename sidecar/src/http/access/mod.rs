@@ -1,9 +1,11 @@
-//! The access log: what is noted of a request while it is under way -> one line when it has ended, however it ends -> a
-//! batch of its thread -> [`Lines`]; and where its trace is recorded, one span -> [`Exporter`].
+//! The access log: what is noted of a request while it is under way -> one line when it has ended, however it ends, if it is
+//! wanted -> a batch of its thread -> [`Lines`]; and where its trace is recorded, one span -> [`Exporter`]. A check of a backend
+//! is a line of its own.
 //!
 //! Secrets never come this far: of a head only method, host, path and user agent are read, and of the path's query the
 //! values of secret parameters are left out.
 
+mod check;
 mod line;
 mod redact;
 mod span;
@@ -20,10 +22,17 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crds::config::{AccessLog, AccessLogFormat};
+use crds::{
+    config::{AccessLog, AccessLogFormat},
+    units::StatusRange,
+};
 use jiff::Timestamp;
 
-use self::{line::Facts, redact::Redact, span::Context};
+use self::{
+    line::{Facts, Kind},
+    redact::Redact,
+    span::Context,
+};
 use super::{admit::Gate, message::RequestHead, pool::Pool, thread::Thread, trace::Trace};
 use crate::{
     net::{Stream, tls::Identity},
@@ -40,6 +49,9 @@ const FULL: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Access {
     format: AccessLogFormat,
+    /// Without any, all are wanted.
+    statuses: Box<[StatusRange]>,
+    errors_only: bool,
     one_in: usize,
     redact: Redact,
     lines: Lines,
@@ -106,10 +118,18 @@ impl Access {
     pub(super) fn new(settings: &AccessLog, lines: &Lines) -> Self {
         Self {
             format: settings.format,
+            statuses: settings.statuses.as_slice().into(),
+            errors_only: settings.errors_only,
             one_in: settings.sample_one_in.get() as usize,
             redact: Redact::new(&settings.redact),
             lines: lines.clone(),
         }
+    }
+
+    /// Whether a line is to be written at all.
+    fn wants(&self, status: Option<u16>, failed: bool) -> bool {
+        let among = |status| self.statuses.iter().any(|range| range.contains(status));
+        (failed || !self.errors_only) && (self.statuses.is_empty() || status.is_some_and(among))
     }
 }
 
@@ -218,9 +238,15 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Whether it is worth a line, whatever share of the requests is.
-    fn is_notable(&self) -> bool {
-        self.note.cause.get().is_some() || self.note.status.get().is_none_or(|status| status >= 500)
+    /// Whether it came to nothing, or was answered with such a status or a higher one.
+    fn failed(&self, status: u16) -> bool {
+        self.note.cause.get().is_some() || self.note.status.get().is_none_or(|of| of >= status)
+    }
+
+    /// Whether it gets a line: some get one whatever share of the requests does.
+    fn is_wanted(&self, access: &Access) -> bool {
+        access.wants(self.note.status.get(), self.failed(400))
+            && (access.one_in == 1 || self.failed(500) || self.thread.random(access.one_in) == 0)
     }
 
     /// Calls `tell` with all there is to say, at this time.
@@ -245,6 +271,7 @@ impl<'a> Entry<'a> {
             trace: self.trace.as_ref().map(Trace::id),
             user_agent: fields.and_then(|fields| fields.get("user-agent")),
             cause: self.note.cause.get(),
+            kind: Kind::Request,
         });
     }
 
@@ -283,7 +310,7 @@ impl Drop for Entry<'_> {
             self.note.caused_by("CutOff");
         }
         if let Some(access) = self.gate.access()
-            && (access.one_in == 1 || self.is_notable() || self.thread.random(access.one_in) == 0)
+            && self.is_wanted(access)
         {
             self.write(access, &mut self.thread.journal.borrow_mut());
         }
@@ -334,6 +361,34 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_has_what_is_asked_for_and_nothing_else() {
+        let lines = Lines::start(std::io::sink(), &mut Default::default()).unwrap();
+        let range = |text: &str| text.parse::<StatusRange>().unwrap();
+        let wants = |statuses: &[&str], errors_only: bool, status: Option<u16>, failed: bool| {
+            let statuses = statuses.iter().map(|text| range(text)).collect();
+            let settings = AccessLog { statuses, errors_only, ..AccessLog::default() };
+            Access::new(&settings, &lines).wants(status, failed)
+        };
+        for (statuses, errors_only, status, failed, wanted) in [
+            (&[][..], false, Some(200), false, true),
+            (&[], false, None, true, true),
+            (&[], true, Some(200), false, false),
+            (&[], true, Some(200), true, true),
+            (&[], true, None, true, true),
+            (&["404", "500-599"], false, Some(404), true, true),
+            (&["404", "500-599"], false, Some(503), true, true),
+            (&["404", "500-599"], false, Some(403), true, false),
+            (&["404", "500-599"], false, None, true, false),
+            (&["200-299"], false, Some(206), false, true),
+            (&["200-299"], true, Some(206), false, false),
+            (&["200-299"], true, Some(206), true, true),
+        ] {
+            let told = wants(statuses, errors_only, status, failed);
+            assert_eq!(told, wanted, "{statuses:?} {errors_only} {status:?} {failed}");
+        }
+    }
 
     #[test]
     fn a_time_is_told_to_the_millisecond() {
