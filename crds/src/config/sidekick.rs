@@ -3,18 +3,21 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Paths that the listener answers itself, as MinIO's sidekick does. Each hides an object: the first two in the bucket `v1`.
+/// Paths that the listener answers itself, as MinIO's sidekick does. Each hides an object: the first two in the bucket `v1`. Rate
+/// limits do not count them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SidekickPaths {
     /// GET `/v1/health` is answered with 200 while a site has a live backend, and with 502 otherwise.
+    /// Whoever can connect may ask, whatever `authentication` wants.
     pub health: bool,
 
     /// GET `/v1/certificates` is answered with the certificate that the listener made for itself, in PEM, and with 404 if
-    /// it made none.
+    /// it made none. Whoever can connect may ask.
     pub certificates: bool,
 
-    /// GET `/.prometheus/metrics` is answered with requests, errors and bytes by backend, under sidekick's names.
+    /// GET `/.prometheus/metrics` is answered with requests, errors and bytes by backend, under sidekick's names. Clients must
+    /// be let in by `authentication`, where there is one.
     pub metrics: bool,
 }
 

@@ -1,7 +1,8 @@
 //! What a listener asks of a request before it goes to a backend, and what it adds to it: one snapshot, which a new
 //! configuration replaces for the requests that come after it.
 //!
-//! limits -> authentication -> trace. What a limit has counted stays for as long as its settings do.
+//! limits -> authentication -> trace. What a limit has counted stays for as long as its settings do. What the listener answers
+//! itself is not limited, so that who watches it is heard while it is busy.
 
 use std::{net::IpAddr, rc::Rc, sync::Arc, time::Instant};
 
@@ -11,6 +12,7 @@ use super::{
     access::{Access, Peer, Spans},
     auth::{AuthError, Authenticator, Keyring},
     message::RequestHead,
+    own_paths::OwnPath,
     reply::Refusal,
     thread::Thread,
     trace::Trace,
@@ -113,31 +115,39 @@ impl Gate {
         self.authenticator.as_ref().map_or(&[], Authenticator::removed)
     }
 
+    /// `own` is what it asks of the listener itself, if that is so.
     pub(super) fn admit(
         &self,
         thread: &Thread,
         request: &RequestHead,
+        own: Option<OwnPath>,
         peer: &Peer,
         now: Instant,
     ) -> Result<Admitted, Refusal> {
-        // A request that one limit refuses is not counted by the others: who goes beyond his own takes nothing from all.
-        if self.limits.len() > 1 {
-            for limit in &self.limits {
-                limit.ask(RateLimit::look, request, peer, now)?;
-            }
-        }
-        for limit in &self.limits {
-            limit.ask(RateLimit::take, request, peer, now)?;
+        if own.is_none() {
+            self.limit(request, peer, now)?;
         }
         let lines = match &self.authenticator {
-            Some(authenticator) => authenticator.check(request, peer, &mut thread.tokens.borrow_mut())?,
-            None => None,
+            Some(authenticator) if !own.is_some_and(OwnPath::is_for_anyone) => {
+                authenticator.check(request, peer, &mut thread.tokens.borrow_mut())?
+            }
+            _ => None,
         };
         let begin = |tracing: &Tracing| {
             let one_in = tracing.sample_one_in.get() as usize;
             thread.with_random(|random| Trace::of(&request.fields, one_in, self.spans.is_some(), random))
         };
         Ok(Admitted { trace: self.tracing.as_ref().map(begin), lines })
+    }
+
+    fn limit(&self, request: &RequestHead, peer: &Peer, now: Instant) -> Result<(), Refusal> {
+        // A request that one limit refuses is not counted by the others: who goes beyond his own takes nothing from all.
+        if self.limits.len() > 1 {
+            for limit in &self.limits {
+                limit.ask(RateLimit::look, request, peer, now)?;
+            }
+        }
+        self.limits.iter().try_for_each(|limit| limit.ask(RateLimit::take, request, peer, now))
     }
 }
 

@@ -51,6 +51,15 @@ impl OwnPath {
         };
         wanted.then_some(own)
     }
+
+    /// Whether whoever can connect may ask: those who watch the listener know no keys. What is told of its backends is not for
+    /// all.
+    pub(super) fn is_for_anyone(self) -> bool {
+        match self {
+            Self::Health | Self::Certificates => true,
+            Self::Metrics => false,
+        }
+    }
 }
 
 impl OwnAnswer {

@@ -1,6 +1,7 @@
 //! What applications that know MinIO's sidekick find again, where it is asked for, and what others never see.
 
 use crds::config::{DownAnswer, SidekickPaths};
+use serde_json::json;
 
 use crate::support::{Backend, Sidecar, Site, refusing, take_down};
 
@@ -88,4 +89,32 @@ async fn backends_learn_of_the_client_where_it_is_asked_for() {
     ] {
         assert!(told.headers.contains(&line), "{line} is not in {:?}", told.headers);
     }
+}
+
+#[tokio::test]
+async fn who_watches_a_listener_is_heard_while_clients_are_limited_and_must_be_known() {
+    let backend = Backend::named("object").await;
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "app 0123456789abcdef\n").unwrap();
+    let fields = json!({
+        "sidekick": ALL,
+        "rateLimits": [{"name": "few", "requests": 1, "per": "1h"}],
+        "authentication": {"apiKeys": {"file": keys.path()}},
+    });
+    let sidecar = Sidecar::with_config(fields, vec![Site::new("primary", &[backend.address])]);
+    sidecar.ready().await;
+    let mut client = sidecar.client().await;
+    let known = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-Api-Key: 0123456789abcdef\r\n\r\n");
+    for _ in 0..3 {
+        let statuses = [client.get(PATHS[0]).await.status(), client.get(PATHS[1]).await.status()];
+        assert_eq!(statuses, [200, 404], "neither limited nor asked who they are");
+        assert_eq!(client.get(PATHS[2]).await.status(), 401, "what it tells is not for all");
+        client.send(known(PATHS[2])).await;
+        assert_eq!(client.receive().await.unwrap().status(), 200, "though not limited either");
+    }
+    client.send(known("/b/o")).await;
+    assert_eq!(client.receive().await.unwrap().text(), "object", "none of them was counted");
+    client.send(known("/b/o")).await;
+    assert_eq!(client.receive().await.unwrap().status(), 429);
+    assert_eq!(client.post(PATHS[0], "").await.status(), 429, "an object by that name is one as any other");
 }

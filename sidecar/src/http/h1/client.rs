@@ -220,7 +220,8 @@ impl Client {
         let mut entry = Entry::begin(thread, &local.gate, &self.note, Some(request));
         let mut upload = Upload::new(request);
         let peer = &self.note.peer;
-        let Admitted { trace, lines } = match local.gate.admit(thread, request, peer, entry.started()) {
+        let own = OwnPath::of(settings.sidekick, request.method, request.path());
+        let Admitted { trace, lines } = match local.gate.admit(thread, request, own, peer, entry.started()) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 entry.ends(false);
@@ -228,7 +229,7 @@ impl Client {
             }
         };
         entry.belongs_to(trace);
-        if let Some(own) = OwnPath::of(settings.sidekick, request.method, request.path()) {
+        if let Some(own) = own {
             entry.ends(false);
             return self.reply(thread, request, &own_answer(thread, own), !upload.is_read()).await;
         }
