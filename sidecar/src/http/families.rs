@@ -3,7 +3,7 @@
 use crds::metrics::{Group, Metric};
 use prometheus_client::metrics::MetricType;
 
-use super::{metrics::PER_BACKEND, sidekick_page};
+use super::{auth, metrics::PER_BACKEND, sidekick_page};
 
 const LISTENER: &[&str] = &["listener"];
 const BACKEND: &[&str] = &["listener", "site", "backend"];
@@ -22,6 +22,14 @@ pub(super) const OWN_ANSWERS: Metric = Metric {
     labels: &["listener", "code"],
     help: "Requests answered by the sidecar itself because no backend could, or the request may not pass, by class of the status code",
     look: "When the application sees errors that no backend sent: `5xx` are backends that could not be used, `4xx` requests that cannot be forwarded or may not pass",
+};
+
+pub(super) const REFUSED: Metric = Metric {
+    name: "sidecar_http_refused",
+    kind: MetricType::Counter,
+    labels: &["listener", "cause"],
+    help: "Requests that the sidecar has answered instead of a backend, by the cause that the access log gives: `BadRequest`, `RateLimited`, `Unauthorized`, `Forbidden`, `NoKeys`, `NoBackend`, `BackendsFull`, `BackendsFailed`, `TimedOut`",
+    look: "Beside `sidecar_http_own_answers_total`, to see whether it is the clients, who may come in, or the backends",
 };
 
 pub(super) const RATE_LIMITED: Metric = Metric {
@@ -161,14 +169,15 @@ pub(super) const LAST_DOWN: Metric = Metric {
 };
 
 /// All of them, and those of the page that sidekick's users scrape.
-pub(crate) fn groups() -> [Group; 3] {
+pub(crate) fn groups() -> [Group; 4] {
     let backends = PER_BACKEND.iter().map(|backend| backend.metric);
     [
         Group {
             title: "Listeners",
-            metrics: vec![&OWN_ANSWERS, &RATE_LIMITED, &CONNECTIONS, &IN_FLIGHT, &DURATION],
+            metrics: vec![&OWN_ANSWERS, &REFUSED, &RATE_LIMITED, &CONNECTIONS, &IN_FLIGHT, &DURATION],
         },
         Group { title: "Backends", metrics: [&REQUESTS].into_iter().chain(backends).collect() },
+        Group { title: "Keys of tokens", metrics: auth::FAMILIES.to_vec() },
         Group {
             title: "At `/.prometheus/metrics` of a listener that has sidekick's paths",
             metrics: sidekick_page::FAMILIES.to_vec(),

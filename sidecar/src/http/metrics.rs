@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::{Gate, families, histogram::Histogram, sidekick_page::Figures};
+use super::{Gate, families, histogram::Histogram, reply::Cause, sidekick_page::Figures};
 use crate::balance::{Backend, Condition, Route};
 
 /// What is counted for each backend.
@@ -40,6 +40,7 @@ pub(super) struct ThreadCounters {
     pub(super) requests: AtomicUsize,
     pub(super) durations: Histogram,
     own: [AtomicU64; 5],
+    refused: [AtomicU64; Cause::ALL.len()],
 }
 
 /// A listener as scrapes see it; it is in them for as long as it lives.
@@ -96,9 +97,10 @@ impl Counters {
 }
 
 impl ThreadCounters {
-    /// An answer of the sidecar itself.
-    pub(super) fn answered(&self, status: StatusCode) {
+    /// An answer of the sidecar instead of a backend's.
+    pub(super) fn refused(&self, cause: Cause, status: StatusCode) {
         self.own[class(status.as_u16())].fetch_add(1, Ordering::Relaxed);
+        self.refused[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -248,6 +250,17 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
                 listener.threads.iter().map(|thread| thread.own[index].load(Ordering::Relaxed)).sum();
             let labels: Labels<'_> = vec![("listener", &listener.name), ("code", class)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+    }
+    let mut family = families::REFUSED.encode(encoder)?;
+    for listener in listeners {
+        for cause in Cause::ALL {
+            let counts =
+                listener.threads.iter().map(|thread| thread.refused[cause as usize].load(Ordering::Relaxed));
+            let labels: Labels<'_> = vec![("listener", &listener.name), ("cause", cause.name())];
+            family
+                .encode_family(&labels)?
+                .encode_counter::<NoLabelSet, _, u64>(&counts.sum::<u64>(), None)?;
         }
     }
     let mut family = families::RATE_LIMITED.encode(encoder)?;

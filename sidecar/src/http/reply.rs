@@ -44,6 +44,48 @@ pub(super) enum Refusal {
     NoKeys,
 }
 
+/// What a refusal is about, as the access log and metrics call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    BadRequest,
+    RateLimited,
+    Unauthorized,
+    Forbidden,
+    NoKeys,
+    NoBackend,
+    BackendsFull,
+    BackendsFailed,
+    TimedOut,
+}
+
+impl Cause {
+    pub(super) const ALL: [Self; 9] = [
+        Self::BadRequest,
+        Self::RateLimited,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NoKeys,
+        Self::NoBackend,
+        Self::BackendsFull,
+        Self::BackendsFailed,
+        Self::TimedOut,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BadRequest",
+            Self::RateLimited => "RateLimited",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::NoKeys => "NoKeys",
+            Self::NoBackend => "NoBackend",
+            Self::BackendsFull => "BackendsFull",
+            Self::BackendsFailed => "BackendsFailed",
+            Self::TimedOut => "TimedOut",
+        }
+    }
+}
+
 impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
@@ -57,18 +99,17 @@ impl Refusal {
         }
     }
 
-    /// One word for the access log.
-    pub(super) fn cause(&self) -> &'static str {
+    pub(super) fn cause(&self) -> Cause {
         match self {
-            Self::BadRequest(_) => "BadRequest",
-            Self::NoBackend { .. } => "NoBackend",
-            Self::Full { .. } => "BackendsFull",
-            Self::Failed { .. } => "BackendsFailed",
-            Self::TimedOut { .. } => "TimedOut",
-            Self::RateLimited { .. } => "RateLimited",
-            Self::Unauthorized { .. } => "Unauthorized",
-            Self::Forbidden { .. } => "Forbidden",
-            Self::NoKeys => "NoKeys",
+            Self::BadRequest(_) => Cause::BadRequest,
+            Self::NoBackend { .. } => Cause::NoBackend,
+            Self::Full { .. } => Cause::BackendsFull,
+            Self::Failed { .. } => Cause::BackendsFailed,
+            Self::TimedOut { .. } => Cause::TimedOut,
+            Self::RateLimited { .. } => Cause::RateLimited,
+            Self::Unauthorized { .. } => Cause::Unauthorized,
+            Self::Forbidden { .. } => Cause::Forbidden,
+            Self::NoKeys => Cause::NoKeys,
         }
     }
 
@@ -178,6 +219,13 @@ fn write_grpc_message(out: &mut Vec<u8>, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_has_its_place_in_the_row_that_is_counted_by() {
+        for (place, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, place, "{}", cause.name());
+        }
+    }
 
     #[test]
     fn a_client_of_grpc_is_told_in_its_own_terms() {

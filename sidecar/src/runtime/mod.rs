@@ -121,7 +121,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let http_metrics = http::Metrics::register(&mut registry);
     let tls = net::tls::Store::register(&mut registry);
     let dns = Arc::new(SystemDns::default());
-    let sets = http::KeySets::new(tls.clone(), dns.clone());
+    let sets = http::KeySets::register(&mut registry, tls.clone(), dns.clone());
     let keyring = http::Keyring { sets, ..http::Keyring::default() };
     tasks.spawn(stop.clone().run_until_cancelled_owned(keyring.clone().follow()));
     let lines = Lines::start(io::stdout(), &mut registry).map_err(RuntimeError::Threads)?;

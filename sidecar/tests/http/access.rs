@@ -99,6 +99,20 @@ async fn a_request_that_comes_to_nothing_says_why() {
         .await;
     assert_eq!(sidecar.get("/").await.status(), 503);
     assert_eq!(sidecar.output.objects(5).await[4]["status"], 503);
+    for (cause, count) in [
+        ("BadRequest", 1.0),
+        ("BackendsFailed", 1.0),
+        ("NoBackend", 1.0),
+        ("BackendsFull", 0.0),
+        ("TimedOut", 0.0),
+        ("RateLimited", 0.0),
+        ("Unauthorized", 0.0),
+        ("Forbidden", 0.0),
+        ("NoKeys", 0.0),
+    ] {
+        let series = format!("sidecar_http_refused_total{{listener=\"test\",cause=\"{cause}\"}}");
+        assert_eq!(sidecar.metric(&series), Some(count), "{cause}");
+    }
 }
 
 /// A backend that answers with the status that stands in the path, and breaks off what is asked for as `/short`.

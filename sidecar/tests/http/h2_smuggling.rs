@@ -104,7 +104,10 @@ async fn the_attackers_own_good_request_is_served() {
     assert_eq!(send(&sidecar, GOOD, Some("abc")).await, Answer::Good);
     assert_eq!(send(&sidecar, &with("content-length", "3"), Some("abc")).await, Answer::Good);
     assert_eq!(send(&sidecar, &with("host", "app"), None).await, Answer::Good);
+    assert_eq!(send(&sidecar, &with("host", "evil"), None).await, Answer::Refused);
     assert_eq!(backend.requests().len(), 3);
+    let refused = "sidecar_http_refused_total{listener=\"test\",cause=\"BadRequest\"}";
+    assert_eq!(sidecar.metric(refused), Some(1.0), "what is refused is counted");
 }
 
 #[tokio::test]

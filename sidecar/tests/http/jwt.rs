@@ -268,6 +268,14 @@ async fn keys_are_rotated_without_a_restart_and_old_ones_are_worth_nothing() {
     fs::write(file.path(), set(&[new.jwk("2")])).unwrap();
     sidecar.keyring.sets.refresh();
     assert_eq!((get_with(&mut client, &first).await, get_with(&mut client, &second).await), (401, 200));
+    let shown = |name: &str, more: &str| {
+        let source = file.path().display();
+        sidecar.metric(&format!("sidecar_jwks_{name}{{source=\"{source}\"{more}}}"))
+    };
+    let fetches = |result: &str| shown("fetches_total", &format!(",result=\"{result}\""));
+    assert_eq!((fetches("good"), fetches("failed"), shown("keys", "")), (Some(2.0), Some(2.0), Some(1.0)));
+    let age = now() as f64 - shown("last_good_timestamp_seconds", "").unwrap();
+    assert!((0.0..60.0).contains(&age), "{age}");
 }
 
 /// A server of key sets, and what it answers.
@@ -347,14 +355,20 @@ async fn keys_come_from_a_url_and_the_last_good_ones_outlive_their_server() {
 async fn without_keys_nobody_is_let_in_and_nobody_is_told_that_his_token_is_bad() {
     let key = Key::es256();
     let (keys, backend) = (Keys::start().await, Backend::named("a").await);
-    let sidecar = guarded(json!({"url": keys.url()}), json!({}), &backend).await;
+    let sidecar = guarded(json!({"url": format!("{}?key=secret", keys.url())}), json!({}), &backend).await;
     let token = key.token("1", &claims(json!({})));
     until("the first fetch", || keys.asked() > 0).await;
+    let series = format!("sidecar_jwks_keys{{source=\"{}\"}}", keys.url());
+    assert_eq!(sidecar.metric(&series), Some(0.0), "a query may hold a secret");
     let mut client = sidecar.client().await;
     client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n")).await;
     let answer = client.receive().await.unwrap();
     assert_eq!((answer.status(), answer.header("retry-after")), (503, Some("1")));
     assert_eq!(get(&mut client, "").await, 401, "a request without a token needs no keys");
+    for cause in ["NoKeys", "Unauthorized"] {
+        let series = format!("sidecar_http_refused_total{{listener=\"test\",cause=\"{cause}\"}}");
+        assert_eq!(sidecar.metric(&series), Some(1.0), "{cause}");
+    }
     assert_eq!(backend.requests().len(), 0);
 }
 
@@ -369,6 +383,10 @@ async fn an_answer_that_is_too_long_or_no_set_is_asked_for_again() {
     assert_eq!(get_with(&mut sidecar.client().await, &token).await, 503);
     keys.give(&set(&[key.jwk("1")]));
     wait_for(&sidecar, &token, 200).await;
+    for result in ["failed", "good"] {
+        let series = format!("sidecar_jwks_fetches_total{{source=\"{}\",result=\"{result}\"}}", keys.url());
+        assert!(sidecar.metric(&series).is_some_and(|count| count >= 1.0), "{result}");
+    }
 }
 
 #[tokio::test]

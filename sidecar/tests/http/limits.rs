@@ -33,6 +33,8 @@ async fn a_request_too_many_is_answered_with_when_to_come_again() {
     assert!(refused.text().contains("rate limit all"), "{}", refused.text());
     assert_eq!(backend.requests().len(), 2);
     assert_eq!(sidecar.metric("sidecar_http_rate_limited_total{listener=\"test\",limit=\"all\"}"), Some(1.0));
+    let refused = "sidecar_http_refused_total{listener=\"test\",cause=\"RateLimited\"}";
+    assert_eq!(sidecar.metric(refused), Some(1.0));
     let line = &sidecar.output.objects(3).await[2];
     assert_eq!(
         (&line["cause"], &line["status"], &line["tries"]),

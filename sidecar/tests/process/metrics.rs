@@ -7,6 +7,9 @@ use sidecar::telemetry::reference;
 
 use crate::support::{Backend, Sidecar, config, free_port, get, listener, retry};
 
+/// Of RFC 8037, where it stands as an example.
+const KEY: &str = r#"{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+
 /// What a page tells of a family: its name, and the labels of each of its series.
 type Shown<'a> = (&'a str, Vec<BTreeSet<&'a str>>);
 
@@ -32,12 +35,15 @@ fn the_reference_has_every_family_and_every_label_of_a_running_sidecar() {
     let down = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (plain, secure) = (free_port(), free_port());
     let sidecar = Sidecar::start(&[]);
+    let set = sidecar.config().with_file_name("jwks.json");
+    std::fs::write(&set, format!(r#"{{"keys": [{KEY}]}}"#)).unwrap();
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/p256");
     sidecar.write(&config(&[
         listener("plain", plain, &[backend.address, down])
             + "  sidekick: {metrics: true}\n  rateLimits: [{name: all, requests: 1000}]\n",
         listener("secure", secure, &[backend.address])
-            + &format!("  tls: {{certificateFile: {files}.crt, keyFile: {files}.key}}\n"),
+            + &format!("  tls: {{certificateFile: {files}.crt, keyFile: {files}.key}}\n")
+            + &format!("  authentication: {{jwt: {{issuer: a, jwks: {{file: {}}}}}}}\n", set.display()),
     ]));
     sidecar.wait_ready();
     let plain = SocketAddr::from(([127, 0, 0, 1], plain));

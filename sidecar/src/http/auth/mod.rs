@@ -15,7 +15,7 @@ pub(super) mod fuzzing;
 use std::{rc::Rc, sync::Arc};
 
 use crds::config::Authentication;
-pub(super) use jwt::Tokens;
+pub(super) use jwt::{FAMILIES, Tokens};
 pub use jwt::{JwksError, KeySets};
 pub use keys::{KeyFiles, KeysError};
 

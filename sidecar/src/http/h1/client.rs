@@ -274,8 +274,8 @@ impl Client {
         let down = refusal.blames_backends() && thread.settings().down_answer == DownAnswer::BackendDown;
         let mut answer =
             refusal.answer(down.then(|| request.path().split(|byte| *byte == b'?').next()).flatten());
-        thread.counters.answered(answer.status);
-        self.note.caused_by(refusal.cause());
+        thread.counters.refused(refusal.cause(), answer.status);
+        self.note.caused_by(refusal.cause().name());
         // Of a request that is none, nothing is known.
         if !matches!(refusal, Refusal::BadRequest(_)) && request.is_grpc() {
             answer.content_type = reply::GRPC;

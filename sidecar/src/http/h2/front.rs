@@ -18,6 +18,7 @@ use crate::{
     http::{
         access::Peer,
         h1::{self, Wire},
+        reply::Cause,
         thread::Thread,
     },
     net::Alarm,
@@ -162,6 +163,7 @@ impl Front<'_> {
             }
             Err((malformed, mut respond)) => {
                 tracing::debug!(listener = %self.thread.listener, %malformed, "a request was refused");
+                self.thread.counters.refused(Cause::BadRequest, StatusCode::BAD_REQUEST);
                 let mut response = Response::new(());
                 *response.status_mut() = StatusCode::BAD_REQUEST;
                 // A client that has gone needs no answer.

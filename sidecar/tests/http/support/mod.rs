@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
     discovery::dns::SystemDns,
-    http::{Gate, Keyring, Listener, Means, Metrics, Parts},
+    http::{Gate, KeySets, Keyring, Listener, Means, Metrics, Parts},
     net::Workers,
     telemetry::{lines::Lines, spans::Exporters},
 };
@@ -158,9 +158,10 @@ impl Sidecar {
         let metrics = Metrics::register(&mut registry);
         let output = Output::default();
         let lines = Lines::start(output.clone(), &mut registry).unwrap();
-        let keyring = Keyring::default();
-        let followed = AbortOnDropHandle::new(tokio::spawn(keyring.clone().follow()));
         let (tls, dns) = (sidecar::net::tls::Store::default(), Arc::new(SystemDns::default()));
+        let sets = KeySets::register(&mut registry, tls.clone(), dns.clone());
+        let keyring = Keyring { sets, ..Keyring::default() };
+        let followed = AbortOnDropHandle::new(tokio::spawn(keyring.clone().follow()));
         let exporters = Exporters::register(&mut registry, tls, dns, TaskTracker::new());
         let means = Means { lines, keyring: keyring.clone(), exporters };
         let parts = Parts {

@@ -6,6 +6,7 @@
 mod cache;
 mod claims;
 mod crypto;
+mod figures;
 mod key_set;
 mod source;
 
@@ -21,6 +22,7 @@ use std::{
 pub(in crate::http) use cache::Tokens;
 pub(super) use claims::Claims;
 use crds::config::{ClaimHeader, Jwt, JwtAlgorithm};
+pub(in crate::http) use figures::FAMILIES;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, errors::ErrorKind};
 pub use source::{JwksError, KeySets};
 

@@ -2,7 +2,7 @@
 //! after a while, sooner when a token names a key that nobody knows. A set that cannot be used never replaces a good one.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt, fs,
     io::{self, Read},
     sync::{
@@ -15,6 +15,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use crds::config::Jwks;
 use http::{HeaderMap, HeaderValue, Method, header};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Registry};
 use tokio::{
     sync::Notify,
     task::JoinSet,
@@ -23,7 +24,9 @@ use tokio::{
 
 use super::{
     cache::digest,
+    figures::{self, Figures, Shown},
     key_set::{KeySet, KeySetError},
+    now,
 };
 use crate::{
     discovery::dns::{Lookup, SystemDns},
@@ -83,6 +86,7 @@ pub(super) struct Source {
     current: ArcSwapOption<KeySet>,
     refresh: Duration,
     schedule: Mutex<Schedule>,
+    figures: Figures,
     /// A token has named a key that is not in the set.
     wanted: AtomicBool,
     inner: Weak<Inner>,
@@ -115,6 +119,13 @@ impl KeySets {
         Self(Arc::new(inner))
     }
 
+    /// The same, shown in metrics.
+    pub fn register(registry: &mut Registry, tls: Store, dns: Arc<dyn Lookup>) -> Self {
+        let sets = Self::new(tls, dns);
+        registry.register_collector(Box::new(sets.clone()));
+        sets
+    }
+
     /// The source of these settings. A file must be good at once; a URL is fetched soon.
     pub(super) fn load(&self, settings: &Jwks) -> Result<Arc<Source>, JwksError> {
         let mut sources = self.sources();
@@ -138,9 +149,13 @@ impl KeySets {
             current: ArcSwapOption::new(keys),
             refresh: settings.refresh.as_std(),
             schedule: Mutex::new(Schedule { seen, failures: 0, fetching: false, last: None, next: None }),
+            figures: Figures::default(),
             wanted: AtomicBool::new(false),
             inner: Arc::downgrade(&self.0),
         });
+        if source.current().is_some() {
+            source.figures.good(now());
+        }
         sources.retain(|_, source| source.strong_count() > 0);
         sources.insert(settings.clone(), Arc::downgrade(&source));
         self.0.wake.notify_one();
@@ -228,6 +243,7 @@ impl Source {
         schedule.fetching = false;
         let wait = match found {
             Ok((digest, keys)) => {
+                self.figures.good(now());
                 schedule.failures = 0;
                 if schedule.seen.replace(digest) != Some(digest) {
                     self.take(keys);
@@ -235,6 +251,7 @@ impl Source {
                 self.refresh
             }
             Err(error) => {
+                self.figures.failed();
                 tracing::warn!(%error, "a key set could not be fetched, the one before is kept");
                 let wait = RETRY.saturating_mul(1 << schedule.failures.min(6)).min(LONGEST_RETRY);
                 schedule.failures += 1;
@@ -254,22 +271,47 @@ impl Source {
         }
         schedule.seen = found;
         match read.and_then(|bytes| parse(path, &bytes)) {
-            Ok(keys) => self.take(keys),
-            Err(error) => tracing::error!(%error, "a new key set cannot be used, the one before is kept"),
+            Ok(keys) => {
+                self.figures.good(now());
+                self.take(keys);
+            }
+            Err(error) => {
+                self.figures.failed();
+                tracing::error!(%error, "a new key set cannot be used, the one before is kept");
+            }
         }
     }
 
     fn take(&self, keys: KeySet) {
-        let place: &dyn fmt::Display = match &self.place {
-            Place::File(path) => path,
-            Place::Url(remote) => remote.url(),
-        };
+        let place = self.name();
         tracing::info!(%place, keys = keys.len(), "a new key set is in use");
         self.current.store(Some(Arc::new(keys)));
     }
 
+    /// A path, or a URL without its query, which may hold a secret.
+    fn name(&self) -> String {
+        match &self.place {
+            Place::File(path) => path.clone(),
+            Place::Url(remote) => remote.url().to_string().split('?').next().unwrap_or_default().to_owned(),
+        }
+    }
+
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for KeySets {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut all = BTreeMap::<String, Shown>::new();
+        for source in self.living() {
+            let shown = source.figures.show(source.current().map_or(0, |keys| keys.len()));
+            match all.get_mut(&source.name()) {
+                Some(same) => same.add(shown),
+                None => drop(all.insert(source.name(), shown)),
+            }
+        }
+        figures::encode(&mut encoder, &all)
     }
 }
 
