@@ -20,7 +20,7 @@ test: lint test-unit test-faults test-s3 test-protocols test-chart test-e2e ## R
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
-	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test policy_api --test process
+	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test l4 --test policy_api --test process
 
 .PHONY: test-faults
 test-faults: ## Run the sidecar under load while backends, networks and clients misbehave; prints what failed
@@ -78,6 +78,10 @@ bench: ## Measure webhook and sidecar beside HAProxy, nginx and Envoy, with the 
 .PHONY: bench-http
 bench-http: ## Measure only what goes through the proxies
 	e2e/bench/run http start
+
+.PHONY: bench-l4
+bench-l4: ## Measure TCP and UDP listeners beside HAProxy and nginx
+	e2e/bench/run l4
 
 .PHONY: cluster-up
 cluster-up: ## Bring up a real cluster: KUBECONFIG's, kind's, or one node from source

@@ -12,6 +12,7 @@ pub mod followed;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod http;
+pub mod l4;
 pub mod limits;
 pub mod net;
 pub mod probe;

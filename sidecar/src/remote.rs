@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     discovery::dns::{Lookup, LookupError},
     net::{
-        self, Stream,
+        self, Stream, Target,
         tls::{Client, Peer},
     },
 };
@@ -123,7 +123,7 @@ impl Remote {
         for address in addresses.into_iter().take(MOST_ADDRESSES) {
             let address = Address::from((address, self.url.port()));
             let peer = self.tls.as_ref().map(|client| Peer::new(Arc::clone(client), &address, Some(host)));
-            match net::connect(&address, peer.as_ref(), &[b"http/1.1"], limit).await {
+            match net::connect(Target::new(&address, peer.as_ref()), &[b"http/1.1"], &[], limit).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }

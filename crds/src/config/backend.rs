@@ -2,8 +2,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::balance::{MAX_WEIGHT, default_weight};
+use super::{
+    balance::{MAX_WEIGHT, default_weight, is_default},
+    listener::is_zero,
+};
 use crate::units::{AddressPattern, DnsName, Duration};
 
 /// One source of backends as it is written: exactly one of the fields is set. [`Backend::source`] parses it.
@@ -119,16 +123,54 @@ pub enum AddressFamily {
 /// A DNS name and the port that its addresses are used with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "has(self.port) != (has(self.record) && self.record == 'Srv')",
+    "message": "port is that of every address, and SRV records have ports of their own",
+})]))]
 pub struct DnsBackend {
-    /// Host name; every A and AAAA record is one backend.
+    /// Name to ask for.
     pub host: DnsName,
-    /// Port of every address.
+    /// Port of every address; SRV records have their own.
+    #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
+    /// What is asked for. Addresses: every A and AAAA record is one backend. Srv: every SRV record of the best priority that has
+    /// addresses, with port and weight of its own, as in `_postgresql._tcp.db.example.com`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub record: DnsRecord,
+    /// What is one backend. Address: each address. ReverseName: all addresses with one name in reverse DNS (PTR), which are tried
+    /// one after the other, so that a server with an IPv4 and an IPv6 address counts once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub group_by: DnsGrouping,
     /// The name is asked for again after this time at the latest, however long its TTL is; never more often than each
     /// second. 5 minutes unless it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Duration>,
+}
+
+/// What a name is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum DnsRecord {
+    #[default]
+    Addresses,
+    Srv,
+}
+
+/// What is one backend of a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum DnsGrouping {
+    #[default]
+    Address,
+    ReverseName,
+}
+
+impl DnsBackend {
+    /// Every address of a name, at this port.
+    pub fn new(host: DnsName, port: u16) -> Self {
+        Self { host, port, record: DnsRecord::Addresses, group_by: DnsGrouping::Address, refresh: None }
+    }
 }
 
 /// A backend that the operator could not resolve.

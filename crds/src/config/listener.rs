@@ -14,7 +14,7 @@ use crate::units::{Address, Duration, ListenAddress};
 pub const MAX_LISTENERS: u32 = 16;
 pub const MAX_SITES: u32 = 8;
 /// As many as a command line names one by one; a policy has fewer.
-const MAX_SOURCES: u32 = 1024;
+pub(super) const MAX_SOURCES: u32 = 1024;
 
 /// A local address that the sidecar opens for the application, and where its requests go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -109,20 +109,7 @@ pub struct HttpListener {
 
 impl HttpListener {
     pub fn socket_address(&self) -> Address {
-        match &self.address {
-            ListenAddress::Ip(ip) => (*ip, self.port).into(),
-            ListenAddress::Unix(path) => Address::Unix(path.clone()),
-        }
-    }
-
-    /// Whether the two cannot be open at once: same port and one address covers the other, or the same Unix socket.
-    pub fn collides_with(&self, other: &Self) -> bool {
-        match (self.address.ip(), other.address.ip()) {
-            (Some(a), Some(b)) => {
-                self.port == other.port && (a == b || a.is_unspecified() || b.is_unspecified())
-            }
-            _ => self.address == other.address,
-        }
+        self.address.at(self.port)
     }
 }
 
@@ -159,10 +146,10 @@ pub enum Protocol {
     Auto,
 }
 
-fn default_address() -> ListenAddress {
+pub(super) fn default_address() -> ListenAddress {
     ListenAddress::LOOPBACK
 }
 
-fn is_zero(port: &u16) -> bool {
+pub(super) fn is_zero(port: &u16) -> bool {
     *port == 0
 }

@@ -9,9 +9,11 @@ mod backend;
 mod balance;
 mod health;
 mod jwt;
+mod l4;
 mod limits;
 mod listener;
 mod observe;
+mod server_check;
 mod sidekick;
 mod timeouts;
 mod tls;
@@ -20,7 +22,8 @@ pub use authentication::{
     AllowRule, ApiKeys, Authentication, MAX_ALLOW_RULES, MAX_ALLOWED_NAMES, default_api_key_header,
 };
 pub use backend::{
-    AddressFamily, Backend, BackendSource, DnsBackend, ServiceBackend, UnresolvedBackend, WeightedSource,
+    AddressFamily, Backend, BackendSource, DnsBackend, DnsGrouping, DnsRecord, ServiceBackend,
+    UnresolvedBackend, WeightedSource,
 };
 pub(crate) use balance::default_weight;
 pub use balance::{
@@ -32,6 +35,11 @@ pub use jwt::{
     MAX_CLAIM_HEADERS, MAX_CLAIM_VALUES, MAX_CLAIMS, SHORTEST_REFRESH, default_forward, default_leeway,
     default_refresh, default_token_header,
 };
+pub use l4::{
+    L4Balance, MAX_SESSIONS, OnBackendDown, ProxyProtocol, ProxyVersion, TcpBackendLimits, TcpListener,
+    TcpTimeouts, UdpListener,
+};
+pub(crate) use l4::{default_session_timeout, default_sessions, default_tries};
 pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Protocol, Site};
 pub use observe::{
@@ -40,6 +48,7 @@ pub use observe::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use server_check::{HttpCheck, ServerCheck};
 pub use sidekick::{DownAnswer, SidekickPaths};
 pub use timeouts::Timeouts;
 pub use tls::{
@@ -68,6 +77,16 @@ pub struct SidecarConfig {
     #[serde(default)]
     #[schemars(length(max = MAX_LISTENERS))]
     pub http: Vec<HttpListener>,
+
+    /// TCP listeners: each passes the bytes of its connections on to one of its backends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_LISTENERS))]
+    pub tcp: Vec<TcpListener>,
+
+    /// UDP listeners: each passes the datagrams of a client on to one of its backends, and the answers back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_LISTENERS))]
+    pub udp: Vec<UdpListener>,
 }
 
 /// Names the policy, and the generation of it, that a configuration was made from.
@@ -87,6 +106,12 @@ pub fn default_drain_timeout() -> Duration {
 
 impl Default for SidecarConfig {
     fn default() -> Self {
-        Self { policy: None, drain_timeout: default_drain_timeout(), http: Vec::new() }
+        Self {
+            policy: None,
+            drain_timeout: default_drain_timeout(),
+            http: Vec::new(),
+            tcp: Vec::new(),
+            udp: Vec::new(),
+        }
     }
 }

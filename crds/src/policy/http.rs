@@ -17,7 +17,7 @@ use crate::{
     units::{AddressPattern, Duration, ListenAddress},
 };
 
-const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+pub(super) const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// A local address that the sidecar opens for the application, and where its requests go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -248,11 +248,11 @@ impl JsonSchema for ServicePort {
     }
 }
 
-fn default_address() -> ListenAddress {
+pub(super) fn default_address() -> ListenAddress {
     ListenAddress::LOOPBACK
 }
 
-fn listen_address(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn listen_address(_: &mut SchemaGenerator) -> Schema {
     schema::string(
         r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|::|::1|unix:/[-A-Za-z0-9._/@%+=]*[-A-Za-z0-9._@%+=])$",
         112,

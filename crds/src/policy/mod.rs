@@ -6,6 +6,7 @@ mod authentication;
 mod http;
 mod injection;
 mod jwt;
+mod l4;
 mod observe;
 mod secrets;
 mod status;
@@ -17,6 +18,7 @@ pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources, Volum
 pub use jwt::{JwksSecret, JwksSpec, JwtSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
+pub use l4::{TcpListenerSpec, UdpListenerSpec};
 pub use observe::{HeadersSecret, TraceExportSpec, TracingSpec};
 use schemars::JsonSchema;
 pub use secrets::SecretKeys;
@@ -67,6 +69,18 @@ use crate::config::MAX_LISTENERS;
 #[schemars(extend("x-kubernetes-validations" = [json!({
     "rule": "!has(self.http) || self.http.all(l, !l.address.startsWith('unix:') || self.injection.volumeMounts.exists(m, l.address.startsWith('unix:' + m.mountPath + '/')))",
     "message": "the Unix socket of a listener lies in a volume of the pod: add the volume to injection.volumeMounts",
+}), json!({
+    "rule": "!has(self.tcp) || self.tcp.all(l, !l.address.startsWith('unix:') || self.injection.volumeMounts.exists(m, l.address.startsWith('unix:' + m.mountPath + '/')))",
+    "message": "the Unix socket of a listener lies in a volume of the pod: add the volume to injection.volumeMounts",
+}), json!({
+    "rule": "!has(self.http) || !has(self.tcp) || self.http.all(a, self.tcp.all(b, has(a.port) && has(b.port) ? a.port != b.port || (a.address != b.address && !(a.address in ['0.0.0.0', '::']) && !(b.address in ['0.0.0.0', '::'])) : a.address != b.address))",
+    "message": "a tcp listener and an http listener cannot share one address and port: give each its own port, or its own path",
+}), json!({
+    "rule": "!has(self.http) || ((!has(self.tcp) || self.tcp.all(b, !self.http.exists(a, a.name == b.name))) && (!has(self.udp) || self.udp.all(b, !self.http.exists(a, a.name == b.name))))",
+    "message": "listeners of http, tcp and udp need different names",
+}), json!({
+    "rule": "!has(self.tcp) || !has(self.udp) || self.tcp.all(a, !self.udp.exists(b, a.name == b.name))",
+    "message": "listeners of http, tcp and udp need different names",
 })]))]
 pub struct SidecarPolicySpec {
     /// Which of the opted-in pods of the namespace get this policy. Empty, the default, means all of them.
@@ -93,4 +107,28 @@ pub struct SidecarPolicySpec {
         })])
     )]
     pub http: Vec<HttpListenerSpec>,
+
+    /// TCP listeners that the sidecar opens for the application: each connection goes to one backend, byte for byte.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_LISTENERS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]),
+        extend("x-kubernetes-validations" = [json!({
+            "rule": "self.all(a, self.exists_one(b, has(a.port) && has(b.port) ? a.port == b.port && (a.address == b.address || a.address in ['0.0.0.0', '::'] || b.address in ['0.0.0.0', '::']) : a.address == b.address))",
+            "message": "two listeners cannot share one address and port: give each its own port, or its own path",
+        })])
+    )]
+    pub tcp: Vec<TcpListenerSpec>,
+
+    /// UDP listeners that the sidecar opens for the application: a client's datagrams go to one backend, and its answers back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_LISTENERS),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]),
+        extend("x-kubernetes-validations" = [json!({
+            "rule": "self.all(a, self.exists_one(b, a.port == b.port && (a.address == b.address || a.address in ['0.0.0.0', '::'] || b.address in ['0.0.0.0', '::'])))",
+            "message": "two listeners cannot share one address and port: give each its own port",
+        })])
+    )]
+    pub udp: Vec<UdpListenerSpec>,
 }

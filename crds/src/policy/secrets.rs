@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AuthenticationSpec, SecretKeyReference, SecretReference, SidecarPolicySpec, SiteTlsSpec, TraceExportSpec,
+    AuthenticationSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SidecarPolicySpec, SiteTlsSpec,
+    TraceExportSpec,
     tls::{TLS_CERTIFICATE, TLS_KEY},
 };
 
@@ -16,8 +17,7 @@ impl SidecarPolicySpec {
         let mut keys = SecretKeys::new();
         for listener in &self.http {
             if let Some(tls) = &listener.tls {
-                add_pair(&mut keys, tls.certificate_secret.as_ref());
-                add_key(&mut keys, tls.client_ca.as_ref().map(|ca| &ca.secret));
+                add_listener_tls(&mut keys, tls);
             }
             if let Some(known) = &listener.authentication {
                 add_known(&mut keys, known);
@@ -29,8 +29,21 @@ impl SidecarPolicySpec {
                 add_tls(&mut keys, tls);
             }
         }
+        for listener in &self.tcp {
+            if let Some(tls) = &listener.tls {
+                add_listener_tls(&mut keys, tls);
+            }
+            if let Some(tls) = &listener.backend_tls {
+                add_tls(&mut keys, tls);
+            }
+        }
         keys
     }
+}
+
+fn add_listener_tls<'a>(keys: &mut SecretKeys<'a>, tls: &'a ListenerTlsSpec) {
+    add_pair(keys, tls.certificate_secret.as_ref());
+    add_key(keys, tls.client_ca.as_ref().map(|ca| &ca.secret));
 }
 
 fn add_known<'a>(keys: &mut SecretKeys<'a>, known: &'a AuthenticationSpec) {
@@ -89,6 +102,9 @@ mod tests {
                 "jwt": {"issuer": "a", "jwks": {"secret": {"name": "login", "key": "set"}}},
             },
             "tracing": {"export": {"url": "https://a", "headersSecret": {"name": "otlp"}, "tls": {"caSecret": {"name": "ca"}}}},
+        }], "tcp": [{
+            "name": "b", "port": 5432, "backends": [{"addresses": ["10.0.0.1:80"]}],
+            "tls": {"certificateSecret": {"name": "db"}}, "backendTls": {"caSecret": {"name": "db-ca"}},
         }]}))
         .unwrap();
         let found: Vec<_> = spec
@@ -99,6 +115,9 @@ mod tests {
         let expected = [
             "ca/ca.crt",
             "clients/keys",
+            "db/tls.crt",
+            "db/tls.key",
+            "db-ca/ca.crt",
             "login/set",
             "otlp/headers",
             "people/ca.crt",

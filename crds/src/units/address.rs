@@ -34,6 +34,17 @@ impl Address {
             Self::Unix(_) => None,
         }
     }
+
+    /// Whether two cannot be listened on at once: same port and one address covers the other, or the same Unix socket.
+    pub fn excludes(&self, other: &Self) -> bool {
+        match (self.ip(), other.ip()) {
+            (Some(a), Some(b)) => {
+                let covers = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+                a.port() == b.port() && covers
+            }
+            _ => self == other,
+        }
+    }
 }
 
 impl From<SocketAddr> for Address {
@@ -107,6 +118,23 @@ impl<'de> Deserialize<'de> for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_exclude_each_other_where_one_covers_the_other() {
+        for (a, b, excludes) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "0.0.0.0:80", true),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
+            ("127.0.0.1:80", "127.0.0.2:80", false),
+            ("unix:/run/a", "unix:/run/a", true),
+            ("unix:/run/a", "unix:/run/b", false),
+            ("unix:/run/a", "127.0.0.1:80", false),
+        ] {
+            let [a, b] = [a, b].map(|text| text.parse::<Address>().unwrap());
+            assert_eq!((a.excludes(&b), b.excludes(&a)), (excludes, excludes), "{a} {b}");
+        }
+    }
 
     #[test]
     fn an_address_is_written_as_it_is_read() {

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
-    UnitError,
+    Address, UnitError,
     address::{UNIX, socket_path},
 };
 use crate::schema;
@@ -37,6 +37,14 @@ impl ListenAddress {
         match self {
             Self::Ip(ip) => Some(*ip),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// With the port beside it; a Unix socket has none.
+    pub fn at(&self, port: u16) -> Address {
+        match self {
+            Self::Ip(ip) => (*ip, port).into(),
+            Self::Unix(path) => Address::Unix(Arc::clone(path)),
         }
     }
 }

@@ -48,21 +48,30 @@ function line(k, peer,    n, i, ratios, ours, theirs, ratio, r, note) {
   printf "  %-30s  %-24s  %s\n", peer == "reach" ? "-" : peer " " spread(theirs, peer_min, peer_max, decimals[k]), spread(ratio, ratio_min, ratio_max, 2), note
   printf "{\"name\":\"%s\",\"unit\":\"%s\",\"ours\":%.4f,\"peer\":\"%s\",\"peer_value\":%.4f,\"ratio\":%.4f,\"better\":\"%s\"", name[k], unit[k], ours, peer, theirs, ratio, better[k] >json
   printf ",\"ours_min\":%.4f,\"ours_max\":%.4f,\"peer_min\":%.4f,\"peer_max\":%.4f,\"ratio_min\":%.4f,\"ratio_max\":%.4f,\"rounds\":%d", ours_min, ours_max, peer_min, peer_max, ratio_min, ratio_max, count[k, "ours"] >json
-  if (note != "") printf ",\"reach_ratio\":%s,\"reached\":%s", peer == "reach" ? 1 : reach[k], is_reached ? "true" : "false" >json
+  if (note != "") printf ",\"reach_ratio\":%s,\"reached\":%s", peer == "reach" ? 1 : reach_of(k, peer), is_reached ? "true" : "false" >json
   print "}" >json
 }
 
 # What was to be reached beside what was: for the peer that the figure is to be held against.
-function verdict(k, peer, ratio, ours,    text) {
+function verdict(k, peer, ratio, ours,    text, limit, sign) {
   if (peer == "reach") {
     is_reached = ours <= reach[k] + 0
     return "<= " reach[k] " " unit[k] ": " (is_reached ? "reached" : "NOT reached")
   }
   if (index("," against[k] ",", "," peer ",") == 0) return ""
-  is_reached = ratio <= reach[k] + 0
-  text = "<= " reach[k] ": " (is_reached ? "reached" : "NOT reached")
+  limit = reach_of(k, peer)
+  sign = better[k] == "higher" ? ">=" : "<="
+  is_reached = sign == ">=" ? ratio >= limit + 0 : ratio <= limit + 0
+  text = sign " " limit ": " (is_reached ? "reached" : "NOT reached")
   if (next_reach[k] != "-" && index(against[k], peer) == 1) text = text ", then " next_reach[k] ": " (ratio <= next_reach[k] + 0 ? "reached" : "not yet")
   return text
+}
+
+# Of several peers each may have a reach of its own.
+function reach_of(k, peer,    peers, reaches, n, i) {
+  n = split(against[k], peers, ",")
+  if (split(reach[k], reaches, ",") < n) return reach[k]
+  for (i = 1; i <= n; i++) if (peers[i] == peer) return reaches[i]
 }
 
 function spread(middle, least, most, places) {

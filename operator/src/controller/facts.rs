@@ -64,12 +64,12 @@ impl PolicyFact {
 }
 
 fn services(policy: &SidecarPolicy, namespace: &str) -> BTreeSet<Key> {
-    policy
-        .spec
-        .http
-        .iter()
-        .flat_map(|listener| &listener.sites)
-        .flat_map(|site| &site.backends)
+    let spec = &policy.spec;
+    let http = spec.http.iter().flat_map(|listener| &listener.sites).flat_map(|site| &site.backends);
+    let tcp = spec.tcp.iter().flat_map(|listener| &listener.backends);
+    let udp = spec.udp.iter().flat_map(|listener| &listener.backends);
+    http.chain(tcp)
+        .chain(udp)
         .filter_map(|backend| backend.service.as_ref())
         .map(|service| Key::new(service.namespace.as_deref().unwrap_or(namespace), &service.name))
         .collect()

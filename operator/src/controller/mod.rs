@@ -33,6 +33,7 @@ mod cache;
 mod conditions;
 mod counts;
 mod facts;
+mod l4;
 pub mod lease;
 mod live;
 mod objects;

@@ -47,6 +47,7 @@ pub(super) fn resolve(key: &Key, policy: &SidecarPolicy, world: &World) -> Resol
     let mut resolver =
         Resolver { namespace: &key.namespace, world, problems: Vec::new(), slices_of: BTreeSet::new() };
     let http = policy.spec.http.iter().map(|listener| resolver.listener(listener)).collect();
+    let tcp = policy.spec.tcp.iter().map(|listener| resolver.tcp(listener)).collect();
     let config = SidecarConfig {
         policy: Some(PolicyReference {
             namespace: key.namespace.clone(),
@@ -55,11 +56,13 @@ pub(super) fn resolve(key: &Key, policy: &SidecarPolicy, world: &World) -> Resol
         }),
         drain_timeout: policy.spec.injection.drain_timeout,
         http,
+        tcp,
+        ..SidecarConfig::default()
     };
     Resolution { config, problems: resolver.problems, slices_of: resolver.slices_of }
 }
 
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     /// Of the policy.
     namespace: &'a str,
     world: &'a World,
@@ -103,7 +106,7 @@ impl Resolver<'_> {
     }
 
     /// The schema lets through exactly one of the fields, so that `None` is never seen.
-    fn backend(&mut self, backend: &BackendReference) -> Option<Backend> {
+    pub(super) fn backend(&mut self, backend: &BackendReference) -> Option<Backend> {
         let source = if let Some(service) = &backend.service {
             self.service(service)
         } else if let Some(addresses) = &backend.addresses {
@@ -232,7 +235,7 @@ fn external(
         what: format!("Service {key}"),
         message: format!("externalName of Service {key}: {error}"),
     })?;
-    Ok(BackendSource::Dns(DnsBackend { host, port, refresh: None }))
+    Ok(BackendSource::Dns(DnsBackend::new(host, port)))
 }
 
 #[cfg(test)]
@@ -364,7 +367,7 @@ mod tests {
         for port in ["443", "'443'"] {
             let backend = format!("{{service: {{name: external, port: {port}}}}}");
             let resolution = resolve_backend(&world(), &backend);
-            let dns = DnsBackend { host: "s3.example.com".parse().unwrap(), port: 443, refresh: None };
+            let dns = DnsBackend::new("s3.example.com".parse().unwrap(), 443);
             assert_eq!(source(&resolution), BackendSource::Dns(dns));
             assert!(resolution.slices_of.is_empty());
         }

@@ -82,24 +82,29 @@ pub(super) fn network(
         if port == ADMIN_PORT {
             return Err(InjectError::AdminPort { container: container.to_owned() });
         }
-        let Some(listener) = policy.spec.http.iter().find(|listener| listener.port == Some(port)) else {
-            continue;
-        };
-        if listener.address == ListenAddress::Ip(Ipv6Addr::LOCALHOST.into()) {
-            warnings.push(format!(
-                "listener {} on [::1]:{port}: keep the container off IPv6 port {port}",
-                listener.name
-            ));
+        let Some((kind, name, address)) = listener(policy, port) else { continue };
+        if *address == ListenAddress::Ip(Ipv6Addr::LOCALHOST.into()) {
+            warnings
+                .push(format!("listener {name} on [::1]:{port}: keep the container off IPv6 port {port}"));
             continue;
         }
         return Err(InjectError::ListenerPort {
             policy: policy.name_any(),
-            listener: listener.name.clone(),
+            kind,
+            listener: name.to_owned(),
             container: container.to_owned(),
             port,
         });
     }
     Ok(warnings)
+}
+
+/// The listener on a TCP port: its kind, name and address.
+fn listener(policy: &SidecarPolicy, port: u16) -> Option<(&'static str, &str, &ListenAddress)> {
+    let http = policy.spec.http.iter().map(|http| ("http", &http.name, http.port, &http.address));
+    let tcp = policy.spec.tcp.iter().map(|tcp| ("tcp", &tcp.name, tcp.port, &tcp.address));
+    let found = http.chain(tcp).find(|(_, _, own, _)| *own == Some(port));
+    found.map(|(kind, name, _, address)| (kind, name.as_str(), address))
 }
 
 /// The TCP ports of all containers that run beside the sidecar, each with its container's name.

@@ -81,11 +81,11 @@ pub enum InjectError {
 
     #[error(
         "listener {listener} of policy {policy} and container {} both use port {port}, and the containers of a pod share \
-         their ports: change spec.http[].port in the policy or containerPort in the pod (a container that listens on the \
+         their ports: change spec.{kind}[].port in the policy or containerPort in the pod (a container that listens on the \
          pod's address alone can leave its containerPort out)",
         shown(.container)
     )]
-    ListenerPort { policy: String, listener: String, container: String, port: u16 },
+    ListenerPort { policy: String, kind: &'static str, listener: String, container: String, port: u16 },
 
     #[error(
         "the pod has hostNetwork: true, so that the sidecar's listeners would be open to every process of the node: \

@@ -17,7 +17,7 @@ use super::{
     outcome::{Latency, Outcome, Streak},
     shared::Shared,
 };
-use crate::net::tls::Peer;
+use crate::net::{Target, tls::Peer};
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -27,12 +27,14 @@ pub struct Backend<D> {
     pub id: u64,
     pub site: Arc<str>,
     pub address: Address,
+    /// Further addresses of the same server.
+    pub others: Option<Arc<[Address]>>,
     /// The name that the address was found by, where it was by one.
     pub host: Option<Arc<str>>,
     /// How it is met within TLS; `None` in plain text.
     pub tls: Option<Peer>,
-    /// What it is asked in.
-    pub protocol: Protocol,
+    /// What it is asked in; none where it is not HTTP.
+    pub protocol: Option<Protocol>,
     pub detail: D,
     outstanding: AtomicUsize,
     /// Open connections, those under way among them.
@@ -66,9 +68,10 @@ impl<D: Default> Backend<D> {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             site,
             address,
+            others: None,
             host: None,
             tls,
-            protocol: Protocol::default(),
+            protocol: None,
             detail: D::default(),
             outstanding: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -86,6 +89,11 @@ impl<D: Default> Backend<D> {
         }
     }
 
+    /// The same, with these addresses beside its own.
+    pub(super) fn also_at(self, others: Option<Arc<[Address]>>) -> Self {
+        Self { others, ..self }
+    }
+
     /// The same, found by this name.
     pub(super) fn named(self, host: Option<Arc<str>>) -> Self {
         Self { host, ..self }
@@ -97,12 +105,18 @@ impl<D: Default> Backend<D> {
     }
 
     /// The same, asked in this protocol.
-    pub(super) fn speaking(self, protocol: Protocol) -> Self {
+    pub(super) fn speaking(self, protocol: Option<Protocol>) -> Self {
         Self { protocol, ..self }
     }
 }
 
 impl<D> Backend<D> {
+    /// Where to connect to.
+    pub fn target(&self) -> Target<'_> {
+        let others = self.others.as_deref().unwrap_or_default();
+        Target { address: &self.address, others, tls: self.tls.as_ref() }
+    }
+
     /// Requests under way on all threads.
     pub fn outstanding(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)

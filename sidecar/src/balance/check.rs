@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use crds::config::HealthCheck;
+use crds::config::{HealthCheck, HttpCheck, ServerCheck};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -42,6 +42,28 @@ pub(super) struct Schedule {
     thresholds: Thresholds,
     /// Whether a backend that is up is checked only when requests cast doubt on it.
     optimistic: bool,
+}
+
+impl From<&ServerCheck> for Schedule {
+    fn from(check: &ServerCheck) -> Self {
+        let get = |http: &HttpCheck| Get {
+            path: http.path.clone(),
+            host: http.host.clone(),
+            expected: http.expected_statuses.clone(),
+        };
+        Self {
+            probe: check.http.as_ref().map_or(Probe::Tcp, |http| Probe::Http(get(http))),
+            port: check.port,
+            interval: check.interval.as_std().max(SHORTEST),
+            jitter: check.jitter_percent.min(100),
+            timeout: check.timeout.as_std().max(Duration::from_millis(1)),
+            thresholds: Thresholds {
+                healthy: check.healthy_threshold.max(1),
+                unhealthy: check.unhealthy_threshold.max(1),
+            },
+            optimistic: false,
+        }
+    }
 }
 
 impl Schedule {

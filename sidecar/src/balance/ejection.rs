@@ -43,6 +43,9 @@ pub(super) struct Case {
 }
 
 impl Ejection {
+    /// Nobody is ever taken out.
+    pub(super) const NONE: Self = Self { errors: 0, base: Duration::ZERO, max: Duration::ZERO, percent: 0 };
+
     /// Whether the backend goes. The last one of the last site never does: no other does well then.
     pub(super) fn applies(&self, case: Case) -> bool {
         let share = case.usable * self.percent / 100;

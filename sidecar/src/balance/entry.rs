@@ -18,7 +18,10 @@ use super::{
     watcher::{Audience, Checked},
 };
 use crate::{
-    net::tls::{Client, Peer},
+    net::{
+        Target,
+        tls::{Client, Peer},
+    },
     probe::Probe,
 };
 
@@ -31,9 +34,10 @@ const LEAST: u32 = 10;
 pub(super) struct Key {
     pub(super) site: Arc<str>,
     address: Address,
+    others: Option<Arc<[Address]>>,
     host: Option<Arc<str>>,
     tls: Option<Arc<Client>>,
-    protocol: Protocol,
+    protocol: Option<Protocol>,
 }
 
 impl Key {
@@ -43,6 +47,7 @@ impl Key {
         Self {
             site: Arc::clone(site),
             address: endpoint.address.clone(),
+            others: endpoint.others.clone(),
             host,
             tls: input.tls.clone(),
             protocol: input.protocol,
@@ -54,7 +59,8 @@ impl Key {
 pub(super) struct Start<'a> {
     /// What it is until its first check.
     pub(super) condition: Condition,
-    pub(super) schedule: &'a Arc<Schedule>,
+    /// None where nothing is checked.
+    pub(super) schedule: Option<&'a Arc<Schedule>>,
     pub(super) shared: &'a Arc<Shared>,
     pub(super) audience: &'a Audience,
     /// When its slow start begins; none for one that was there from the start.
@@ -75,8 +81,8 @@ pub(super) struct Entry<D> {
     /// The configured weight.
     weight: u32,
     terminating: bool,
-    schedule: Arc<Schedule>,
-    check: AbortOnDropHandle<()>,
+    schedule: Option<Arc<Schedule>>,
+    check: Option<AbortOnDropHandle<()>>,
 }
 
 impl<D: Default + Send + Sync + 'static> Entry<D> {
@@ -90,9 +96,9 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
             Arc::clone(start.shared),
             Latency::assumed(start.latency),
         );
-        let backend = backend.named(endpoint.host.clone()).speaking(key.protocol);
-        let backend = Arc::new(backend.being(start.condition));
-        let check = start_check(&backend, start.schedule, start.audience);
+        let backend = backend.named(endpoint.host.clone()).also_at(key.others.clone());
+        let backend = Arc::new(backend.speaking(key.protocol).being(start.condition));
+        let check = start.schedule.map(|schedule| start_check(&backend, schedule, start.audience));
         Self {
             backend,
             condition: start.condition,
@@ -102,18 +108,30 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
             percent: 100,
             weight: 1,
             terminating: false,
-            schedule: Arc::clone(start.schedule),
+            schedule: start.schedule.cloned(),
             check,
         }
     }
 
     /// Takes over what discovery and configuration say now.
-    pub(super) fn adopt(&mut self, endpoint: &Endpoint, schedule: &Arc<Schedule>, audience: &Audience) {
+    pub(super) fn adopt(
+        &mut self,
+        endpoint: &Endpoint,
+        schedule: Option<&Arc<Schedule>>,
+        audience: &Audience,
+    ) {
         (self.weight, self.terminating) = (endpoint.weight, endpoint.terminating);
         self.backend.set_weight(endpoint.weight);
-        if self.schedule != *schedule {
-            self.check = start_check(&self.backend, schedule, audience);
-            self.schedule = Arc::clone(schedule);
+        if self.schedule.as_ref() != schedule {
+            self.check = schedule.map(|schedule| start_check(&self.backend, schedule, audience));
+            self.schedule = schedule.cloned();
+            if schedule.is_none() {
+                // What a check has said last holds no longer.
+                self.condition = Condition::Unknown;
+                self.failure = None;
+                self.backend.trust();
+                self.backend.set_condition(Condition::Unknown);
+            }
         }
     }
 }
@@ -218,14 +236,18 @@ fn start_check<D: Send + Sync + 'static>(
     let Audience { reports, watcher } = audience.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let (probe, timeout) = (schedule.probe.clone(), schedule.timeout);
-        let address = match (&backend.address, schedule.port) {
+        let at_port = |address: &Address| match (address, schedule.port) {
             (Address::Ip(address), Some(port)) => Address::from((address.ip(), port)),
             (address, _) => address.clone(),
         };
+        let address = at_port(&backend.address);
+        let others: Vec<Address> =
+            backend.others.iter().flat_map(|others| others.iter()).map(at_port).collect();
         let checked = Arc::clone(&backend);
         let check = || async {
             let started = Instant::now();
-            let outcome = probe.check(&address, checked.tls.as_ref(), checked.protocol, timeout).await;
+            let target = Target { address: &address, others: &others, tls: checked.tls.as_ref() };
+            let outcome = probe.check(target, checked.protocol, timeout).await;
             if let Some(watcher) = &watcher {
                 watcher(&Checked {
                     site: &checked.site,
@@ -269,13 +291,14 @@ mod tests {
         let key = Key {
             site: "s".into(),
             address: "127.0.0.1:1".parse().unwrap(),
+            others: None,
             host: None,
             tls: None,
-            protocol: Protocol::Http1,
+            protocol: Some(Protocol::Http1),
         };
         let start = Start {
             condition: Condition::Awaited,
-            schedule: &schedule,
+            schedule: Some(&schedule),
             shared: &shared,
             audience: &audience,
             since: Some(Instant::now()),

@@ -42,7 +42,8 @@ pub struct SiteInput {
     pub backends: watch::Receiver<Arc<BackendSet>>,
     /// Requests and checks go within TLS; `None` in plain text.
     pub tls: Option<Arc<Client>>,
-    pub protocol: Protocol,
+    /// None where it is not HTTP that goes there.
+    pub protocol: Option<Protocol>,
 }
 
 /// Follows the sets of some sites and checks their backends, until it is dropped.

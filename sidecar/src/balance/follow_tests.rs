@@ -30,7 +30,7 @@ async fn a_backend_is_the_same_across_sets_and_updates() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (a, b) = (Address::from(server.local_addr().unwrap()), "127.0.0.1:1".parse().unwrap());
     let (sets, backends) = watch::channel(set(std::slice::from_ref(&a)));
-    let input = SiteInput { name: "one".into(), backends, tls: None, protocol: Protocol::Http1 };
+    let input = SiteInput { name: "one".into(), backends, tls: None, protocol: Some(Protocol::Http1) };
     let balancer = Balancer::<()>::start("test", rules(""), vec![input.clone()]);
     let mut route = balancer.route();
     let first = until(&mut route, |route| route.backends.len() == 1).await;
@@ -39,7 +39,10 @@ async fn a_backend_is_the_same_across_sets_and_updates() {
     let (_gone, other) = watch::channel(set(&[a]));
     balancer.update(
         rules(", health: {path: /x}"),
-        vec![SiteInput { name: "zero".into(), backends: other, tls: None, protocol: Protocol::Http1 }, input],
+        vec![
+            SiteInput { name: "zero".into(), backends: other, tls: None, protocol: Some(Protocol::Http1) },
+            input,
+        ],
     );
     let third = until(&mut route, |route| route.backends.len() == 3).await;
     let ids = |route: &Route<()>| route.backends.iter().map(|backend| backend.id).collect::<Vec<_>>();
@@ -56,14 +59,14 @@ async fn new_sites_take_over_only_once_their_sets_have_answered() {
     let balancer = Balancer::<()>::start(
         "test",
         rules(""),
-        vec![SiteInput { name: "one".into(), backends, tls: None, protocol: Protocol::Http1 }],
+        vec![SiteInput { name: "one".into(), backends, tls: None, protocol: Some(Protocol::Http1) }],
     );
     let mut route = balancer.route();
     until(&mut route, Route::is_live).await;
     let (after, backends) = watch::channel(Arc::new(BackendSet::default()));
     balancer.update(
         rules(""),
-        vec![SiteInput { name: "two".into(), backends, tls: None, protocol: Protocol::Http1 }],
+        vec![SiteInput { name: "two".into(), backends, tls: None, protocol: Some(Protocol::Http1) }],
     );
     tokio::task::yield_now().await;
     assert_eq!(route.borrow().backends[0].address, a, "the old set serves");
@@ -81,12 +84,12 @@ async fn new_sites_whose_sets_stay_silent_take_over_in_the_end() {
     let balancer = Balancer::<()>::start(
         "test",
         rules(""),
-        vec![SiteInput { name: "one".into(), backends, tls: None, protocol: Protocol::Http1 }],
+        vec![SiteInput { name: "one".into(), backends, tls: None, protocol: Some(Protocol::Http1) }],
     );
     let (_silent, backends) = watch::channel(Arc::new(BackendSet::default()));
     balancer.update(
         rules(""),
-        vec![SiteInput { name: "two".into(), backends, tls: None, protocol: Protocol::Http1 }],
+        vec![SiteInput { name: "two".into(), backends, tls: None, protocol: Some(Protocol::Http1) }],
     );
     let mut route = balancer.route();
     let taken = route.wait_for(|route| route.unavailable.contains("site two"));
@@ -97,7 +100,7 @@ async fn new_sites_whose_sets_stay_silent_take_over_in_the_end() {
 async fn a_refused_check_takes_a_backend_out_and_says_why() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
     let (_sets, backends) = watch::channel(set(&[closed]));
-    let input = SiteInput { name: "one".into(), backends, tls: None, protocol: Protocol::Http1 };
+    let input = SiteInput { name: "one".into(), backends, tls: None, protocol: Some(Protocol::Http1) };
     let balancer = Balancer::<()>::start("test", rules(""), vec![input]);
     let route = until(&mut balancer.route(), |route| !route.is_live()).await;
     assert_eq!(route.unavailable, "site one: the only backend failed its last check: connection refused\n");
@@ -108,8 +111,8 @@ async fn all_sets_must_answer_once() {
     let silent = || watch::channel(Arc::new(BackendSet::default()));
     let ((first, a), (second, b)) = (silent(), silent());
     let sites = vec![
-        SiteInput { name: "a".into(), backends: a, tls: None, protocol: Protocol::Http1 },
-        SiteInput { name: "b".into(), backends: b, tls: None, protocol: Protocol::Http1 },
+        SiteInput { name: "a".into(), backends: a, tls: None, protocol: Some(Protocol::Http1) },
+        SiteInput { name: "b".into(), backends: b, tls: None, protocol: Some(Protocol::Http1) },
     ];
     let balancer = Balancer::<()>::start("test", rules(""), sites);
     let mut answered = balancer.answered();
@@ -136,7 +139,7 @@ async fn serving(
     let balancer = Balancer::start(
         "test",
         rules(fields),
-        vec![SiteInput { name: "one".into(), backends, tls: None, protocol: Protocol::Http1 }],
+        vec![SiteInput { name: "one".into(), backends, tls: None, protocol: Some(Protocol::Http1) }],
     );
     (servers, sets, balancer)
 }

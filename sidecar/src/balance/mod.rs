@@ -12,6 +12,7 @@ mod entry;
 mod follow;
 mod hash;
 mod health;
+mod method;
 mod outcome;
 mod ring;
 mod route;

@@ -5,12 +5,11 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use crds::config::Balance;
-
 use super::{
-    Backend, BackendSet, Condition, Endpoint, Rules,
+    Backend, BackendSet, Busy, Condition, Endpoint, Rules,
     hash::hash,
     health::Cause,
+    method::Method,
     shared::Shared,
     tier::{Choice, Share, Tier},
     zone,
@@ -24,8 +23,9 @@ pub struct Route<D> {
     sites: Vec<SiteTiers>,
     /// One line for each site, for the answer when there is no backend.
     pub unavailable: String,
-    balance: Balance,
+    method: Method,
     hash_header: Option<Arc<str>>,
+    by_source: bool,
     /// Requests under way from which on a backend is full.
     max_requests: usize,
     shared: Arc<Shared>,
@@ -34,7 +34,8 @@ pub struct Route<D> {
 /// What is to be said about one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wish {
-    /// [`hash`](super::hash) of the value of [`Route::hash_header`]; none without that header.
+    /// [`hash`](super::hash) of the value of [`Route::hash_header`], none without that header; or of the client's address, where
+    /// [`Route::hashes_source`].
     pub hash: Option<u64>,
 }
 
@@ -83,8 +84,9 @@ impl<D> Member<D> {
 impl<D> Route<D> {
     pub(super) fn plan(states: &[SiteState<D>], rules: &Rules, shared: &Arc<Shared>) -> Self {
         let mut route = Self {
-            balance: rules.balance,
+            method: rules.method,
             hash_header: rules.hash_header.clone(),
+            by_source: rules.by_source(),
             max_requests: rules.limits.requests,
             shared: Arc::clone(shared),
             unavailable: String::new(),
@@ -102,7 +104,7 @@ impl<D> Route<D> {
                     weight: member.weight,
                     identity: hash(member.backend.address.to_string().as_bytes()),
                 };
-                Tier::new(members.map(share).collect(), rules.balance)
+                Tier::new(members.map(share).collect(), rules.method)
             };
             let serving = |member: &Member<D>| member.is_usable() && !member.ejected;
             let zone = zone::split(rules.distribution, &site.members, &site.set.endpoints);
@@ -177,8 +179,9 @@ impl<D> Route<D> {
             backends: Vec::new(),
             sites: Vec::new(),
             unavailable: "its backends are not known yet\n".to_owned(),
-            balance: Balance::default(),
+            method: Method::LeastOfTwo,
             hash_header: None,
+            by_source: false,
             max_requests: usize::MAX,
             shared: Arc::default(),
         }
@@ -189,9 +192,14 @@ impl<D> Route<D> {
         self.hash_header.as_deref()
     }
 
+    /// Whether the hash to choose by is that of the client's address.
+    pub fn hashes_source(&self) -> bool {
+        self.by_source
+    }
+
     /// Whether requests go by latencies. If not, [`Backend::observe`] does not look at them.
     pub fn measures(&self) -> bool {
-        self.balance == Balance::PeakEwma
+        self.method == Method::PeakEwma
     }
 
     /// The backend to send to: of the first tier of the first site that has one. A suspect one only when there is nothing
@@ -222,7 +230,7 @@ impl<D> Route<D> {
             }
             for tier in tiers.iter().filter_map(|&tier| site.tiers.get(tier)) {
                 let picked = tier.pick(&mut Choice {
-                    balance: self.balance,
+                    method: self.method,
                     hash: wish.hash,
                     turns: &self.shared.turns,
                     eligible: |index: usize| wanted(&self.backends[index]) && !self.is_full(index),
@@ -240,6 +248,12 @@ impl<D> Route<D> {
         Picked::None
     }
 
+    /// Counts one more at a backend; none if another thread has taken the last place since it was picked.
+    pub fn occupy(&self, index: usize) -> Option<Busy<D>> {
+        let busy = self.backends[index].occupy();
+        (busy.backend().outstanding() <= self.max_requests).then_some(busy)
+    }
+
     /// A number below [`zone::ALL`], the same for the same hash.
     fn lot(wish: &Wish, random: &mut impl FnMut(usize) -> usize) -> usize {
         wish.hash.map_or_else(|| random(zone::ALL), |hash| (hash % zone::ALL as u64) as usize)
@@ -252,8 +266,8 @@ impl<D> Route<D> {
     fn load(&self, index: usize) -> u64 {
         let backend = &self.backends[index];
         let outstanding = backend.outstanding() as u64;
-        match self.balance {
-            Balance::PeakEwma => backend.latency.micros().saturating_mul(outstanding + 1),
+        match self.method {
+            Method::PeakEwma => backend.latency.micros().saturating_mul(outstanding + 1),
             _ => outstanding,
         }
     }

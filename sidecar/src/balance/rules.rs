@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crds::config::{Balance, HttpListener, TrafficDistribution};
+use crds::config::{HttpListener, L4Balance, TcpListener, TrafficDistribution, UdpListener};
 
-use super::{Condition, check::Schedule, ejection::Ejection};
+use super::{Condition, check::Schedule, ejection::Ejection, method::Method};
 
 /// Everything that decides who gets a request, but for the backends themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
-    pub(super) balance: Balance,
+    pub(super) method: Method,
     /// The header whose value is hashed, in lower case.
     pub(super) hash_header: Option<Arc<str>>,
     /// Zero for none.
@@ -20,8 +20,8 @@ pub struct Rules {
     pub(super) panic: bool,
     /// What a backend is until its first check.
     pub(super) initial: Condition,
-    /// Checks of the sites but the last, and of the last.
-    schedules: [Arc<Schedule>; 2],
+    /// Checks of the sites but the last, and of the last; none where nothing is checked.
+    schedules: Option<[Arc<Schedule>; 2]>,
 }
 
 /// Most of each that one backend gets; `usize::MAX` for no limit.
@@ -33,23 +33,27 @@ pub(super) struct Limits {
 }
 
 impl Rules {
-    /// How the backends of a site are checked.
-    pub(super) fn schedule(&self, last_site: bool) -> &Arc<Schedule> {
-        &self.schedules[usize::from(last_site)]
+    /// How the backends of a site are checked, if they are.
+    pub(super) fn schedule(&self, last_site: bool) -> Option<&Arc<Schedule>> {
+        self.schedules.as_ref().map(|schedules| &schedules[usize::from(last_site)])
+    }
+
+    /// Whether the choice goes by the client's address.
+    pub(super) fn by_source(&self) -> bool {
+        self.method == Method::Hash && self.hash_header.is_none()
     }
 
     /// Whether the choice goes by latencies.
     pub(super) fn measures(&self) -> bool {
-        self.balance == Balance::PeakEwma
+        self.method == Method::PeakEwma
     }
 }
 
 impl From<&HttpListener> for Rules {
     fn from(listener: &HttpListener) -> Self {
-        let limit = |limit: Option<u32>| limit.map_or(usize::MAX, |limit| limit.max(1) as usize);
         let limits = &listener.backend_limits;
         Self {
-            balance: listener.balance,
+            method: listener.balance.into(),
             hash_header: listener.hash_header.as_ref().map(|name| name.to_ascii_lowercase().into()),
             slow_start: listener.slow_start.map_or(Duration::ZERO, |window| window.as_std()),
             distribution: listener.traffic_distribution,
@@ -61,7 +65,58 @@ impl From<&HttpListener> for Rules {
             },
             panic: listener.health.panic,
             initial: listener.health.initial.into(),
-            schedules: [false, true].map(|last| Arc::new(Schedule::new(&listener.health, last))),
+            schedules: Some([false, true].map(|last| Arc::new(Schedule::new(&listener.health, last)))),
         }
     }
+}
+
+/// A connection counts as a request under way.
+impl From<&TcpListener> for Rules {
+    fn from(listener: &TcpListener) -> Self {
+        let schedule = Arc::new(Schedule::from(&listener.health));
+        Self {
+            slow_start: listener.slow_start.map_or(Duration::ZERO, |window| window.as_std()),
+            ejection: (&listener.outlier_detection).into(),
+            limits: Limits { requests: limit(listener.backend_limits.max_connections), ..Limits::NONE },
+            panic: listener.health.panic,
+            schedules: Some([Arc::clone(&schedule), schedule]),
+            ..Self::of_l4(listener.balance, listener.traffic_distribution)
+        }
+    }
+}
+
+/// A session counts as a request under way.
+impl From<&UdpListener> for Rules {
+    fn from(listener: &UdpListener) -> Self {
+        let schedule = listener.health.as_ref().map(|check| Arc::new(Schedule::from(check)));
+        Self {
+            panic: listener.health.as_ref().is_none_or(|check| check.panic),
+            schedules: schedule.map(|schedule| [Arc::clone(&schedule), schedule]),
+            ..Self::of_l4(listener.balance, listener.traffic_distribution)
+        }
+    }
+}
+
+impl Rules {
+    fn of_l4(balance: L4Balance, distribution: TrafficDistribution) -> Self {
+        Self {
+            method: balance.into(),
+            hash_header: None,
+            slow_start: Duration::ZERO,
+            distribution,
+            ejection: Ejection::NONE,
+            limits: Limits::NONE,
+            panic: true,
+            initial: Condition::Unknown,
+            schedules: None,
+        }
+    }
+}
+
+impl Limits {
+    const NONE: Self = Self { requests: usize::MAX, connections: usize::MAX, pending: usize::MAX };
+}
+
+fn limit(limit: Option<u32>) -> usize {
+    limit.map_or(usize::MAX, |limit| limit.max(1) as usize)
 }

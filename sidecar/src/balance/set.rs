@@ -19,6 +19,8 @@ pub struct BackendSet {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     pub address: Address,
+    /// Further addresses of the same server, for when this one does not answer.
+    pub others: Option<Arc<[Address]>>,
     /// Terminating but still serving: takes traffic only while the set has no other live backend.
     pub terminating: bool,
     /// The name that its source is asked for, which TLS expects in the backend's certificate. Static addresses have none.
@@ -45,6 +47,7 @@ impl Endpoint {
     pub fn at(address: impl Into<Address>) -> Self {
         Self {
             address: address.into(),
+            others: None,
             terminating: false,
             host: None,
             weight: 1,

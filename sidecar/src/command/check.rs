@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::config::{
-    Checked, files, load,
+    Checked, CheckedListener, files, load,
     source::{Reading, file},
 };
 
@@ -52,15 +52,18 @@ pub(super) fn check(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io
 }
 
 fn summarize(config: &Checked, out: &mut dyn Write) -> io::Result<()> {
-    for listener in config.http() {
-        let sites: Vec<&str> = listener.sites().iter().map(|site| site.name()).collect();
+    for listener in config.listeners() {
         let (name, address) = (listener.name(), listener.socket_address());
-        let kind = if listener.listener().tls.is_some() { "https" } else { "http" };
-        writeln!(
-            out,
-            "  {kind} listener {name} on {address}, sites in failover order: {}",
-            sites.join(", ")
-        )?;
+        match listener {
+            CheckedListener::Http(http) => {
+                let sites: Vec<&str> = http.sites().iter().map(|site| site.name()).collect();
+                let kind = if http.listener().tls.is_some() { "https" } else { "http" };
+                let sites = sites.join(", ");
+                writeln!(out, "  {kind} listener {name} on {address}, sites in failover order: {sites}")?;
+            }
+            CheckedListener::Tcp(_) => writeln!(out, "  tcp listener {name} on {address}")?,
+            CheckedListener::Udp(_) => writeln!(out, "  udp listener {name} on {address}")?,
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ mod balance;
 mod check;
 mod duration;
 mod go_flags;
+mod l4;
 mod top;
 mod usage;
 
@@ -56,8 +57,17 @@ struct Sidekick {
     version: Option<bool>,
 }
 
-/// The name by which the program is called for its command line alone.
+/// Sidecar load balancer for TCP and UDP: `sidecar l4` by the name of SideLB
+#[derive(Debug, Parser)]
+#[command(name = SIDELB, version, after_help = l4::EXAMPLES, arg_required_else_help = true)]
+struct Sidelb {
+    #[command(flatten)]
+    l4: l4::Arguments,
+}
+
+/// Names by which the program is called for one command line alone.
 const SIDEKICK: &str = "sidekick";
+const SIDELB: &str = "sidelb";
 const SIDECAR: &str = "sidecar";
 
 #[derive(Debug, Subcommand)]
@@ -68,6 +78,9 @@ enum Action {
     /// Balance over the servers on the command line, as MinIO's sidekick does
     #[command(after_help = balance::EXAMPLES, args_override_self = true)]
     Balance(Box<balance::Arguments>),
+    /// Pass TCP connections or UDP datagrams on to the servers on the command line, as SideLB does
+    #[command(after_help = l4::EXAMPLES)]
+    L4(l4::Arguments),
     /// Print everything that is wrong with a configuration
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
@@ -154,7 +167,7 @@ impl Invocation {
     /// usage, are printed; then there is an exit code instead of a command.
     pub fn of_process() -> Result<Self, ExitCode> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
-        let program = if is_sidekick(arguments.first()) { SIDEKICK } else { SIDECAR };
+        let program = called(arguments.first());
         match Command::read(arguments) {
             Ok(command) => Ok(Self { program, command }),
             Err(error) => Err(ExitCode::from(usage::tell(&error, program))),
@@ -175,7 +188,11 @@ impl Command {
     /// By the name in the first argument.
     fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-        if is_sidekick(arguments.first()) {
+        let program = called(arguments.first());
+        if program == SIDELB {
+            return Ok(Self { action: Action::L4(Sidelb::try_parse_from(arguments)?.l4) });
+        }
+        if program == SIDEKICK {
             let flags = go_flags::rewrite(arguments.drain(1..), &Sidekick::command());
             let sidekick = Sidekick::try_parse_from([SIDEKICK.into()].into_iter().chain(flags))?;
             return Ok(Self { action: Action::Balance(Box::new(sidekick.balance)) });
@@ -191,6 +208,7 @@ impl Command {
         match self.action {
             Action::Run(run) => run.execute().map(|()| ExitCode::SUCCESS),
             Action::Balance(balance) => balance.execute().map(|()| ExitCode::SUCCESS),
+            Action::L4(l4) => l4.execute(),
             Action::Check { config } => check::check(&config, &mut io::stdout(), &mut io::stderr())
                 .context("the result cannot be printed"),
             Action::Top(top) => top.execute().map(|()| ExitCode::SUCCESS).map_err(Into::into),
@@ -222,14 +240,16 @@ impl Run {
             mode: self.mode,
             stop: CancellationToken::new(),
             serving: None,
+            status_socket: None,
         })?;
         Ok(())
     }
 }
 
 /// By what name the program was called, as a link to it may have another.
-fn is_sidekick(program: Option<&OsString>) -> bool {
-    program.and_then(|program| Path::new(program).file_name()) == Some(OsStr::new(SIDEKICK))
+fn called(program: Option<&OsString>) -> &'static str {
+    let name = program.and_then(|program| Path::new(program).file_name());
+    [SIDEKICK, SIDELB].into_iter().find(|other| name == Some(OsStr::new(other))).unwrap_or(SIDECAR)
 }
 
 fn namespace(given: Option<String>) -> anyhow::Result<String> {

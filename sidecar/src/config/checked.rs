@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crds::{
     config::{
-        BackendSource, BackendTls, HttpListener, PolicyReference, Protocol, SidecarConfig, WeightedSource,
+        Backend, BackendSource, BackendTls, HttpListener, PolicyReference, Protocol, SidecarConfig,
+        TcpListener, UdpListener, WeightedSource,
     },
     units::Address,
 };
@@ -14,14 +15,29 @@ use crds::{
 pub struct Checked {
     policy: Option<PolicyReference>,
     drain_timeout: Duration,
-    http: Vec<CheckedListener>,
+    listeners: Vec<CheckedListener>,
 }
 
 /// A listener whose name and address no other listener has.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CheckedListener {
+pub enum CheckedListener {
+    Http(Box<CheckedHttp>),
+    Tcp(Box<CheckedL4<TcpListener>>),
+    Udp(Box<CheckedL4<UdpListener>>),
+}
+
+/// An HTTP listener and its sites.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedHttp {
     listener: HttpListener,
     sites: Vec<CheckedSite>,
+}
+
+/// A TCP or UDP listener whose backends each have exactly one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedL4<L> {
+    listener: L,
+    sources: Vec<WeightedSource>,
 }
 
 /// A site whose backends each have exactly one source.
@@ -36,27 +52,20 @@ pub struct CheckedSite {
 impl Checked {
     /// The caller has found no problem in `config`; a backend without a source would be left out.
     pub(super) fn new(config: SidecarConfig) -> Self {
-        let listener = |listener: HttpListener| CheckedListener {
-            sites: listener
-                .sites
-                .iter()
-                .map(|site| CheckedSite {
-                    name: site.name.clone(),
-                    tls: site.tls.clone(),
-                    protocol: site.protocol,
-                    sources: site
-                        .backends
-                        .iter()
-                        .filter_map(crds::config::Backend::weighted_source)
-                        .collect(),
-                })
-                .collect(),
-            listener,
-        };
+        let http = config
+            .http
+            .into_iter()
+            .map(|listener| CheckedListener::Http(Box::new(CheckedHttp::new(listener))));
+        let tcp = config.tcp.into_iter().map(|listener| {
+            CheckedListener::Tcp(Box::new(CheckedL4 { sources: sources(&listener.backends), listener }))
+        });
+        let udp = config.udp.into_iter().map(|listener| {
+            CheckedListener::Udp(Box::new(CheckedL4 { sources: sources(&listener.backends), listener }))
+        });
         Self {
             policy: config.policy,
             drain_timeout: config.drain_timeout.as_std(),
-            http: config.http.into_iter().map(listener).collect(),
+            listeners: http.chain(tcp).chain(udp).collect(),
         }
     }
 
@@ -69,24 +78,66 @@ impl Checked {
         self.drain_timeout
     }
 
-    pub fn http(&self) -> &[CheckedListener] {
-        &self.http
+    /// Those of HTTP first, then of TCP, then of UDP, each in the order of the file.
+    pub fn listeners(&self) -> &[CheckedListener] {
+        &self.listeners
     }
 
-    /// Every source of every site, as often as it is named.
+    /// Every source of every listener, as often as it is named.
     pub fn sources(&self) -> impl Iterator<Item = &BackendSource> {
-        let sites = self.http.iter().flat_map(|listener| &listener.sites);
-        sites.flat_map(|site| &site.sources).map(|weighted| &weighted.source)
+        self.listeners.iter().flat_map(CheckedListener::sources).flatten().map(|weighted| &weighted.source)
     }
 }
 
 impl CheckedListener {
     pub fn name(&self) -> &str {
-        &self.listener.name
+        match self {
+            Self::Http(http) => &http.listener.name,
+            Self::Tcp(tcp) => &tcp.listener.name,
+            Self::Udp(udp) => &udp.listener.name,
+        }
     }
 
     pub fn socket_address(&self) -> Address {
-        self.listener.socket_address()
+        match self {
+            Self::Http(http) => http.listener.socket_address(),
+            Self::Tcp(tcp) => tcp.listener.address.at(tcp.listener.port),
+            Self::Udp(udp) => udp.listener.address.at(udp.listener.port),
+        }
+    }
+
+    /// Whether the two cannot be open at once. Ports of TCP and UDP are not the same ports.
+    pub fn excludes(&self, other: &Self) -> bool {
+        let datagrams = |listener: &Self| matches!(listener, Self::Udp(_));
+        datagrams(self) == datagrams(other) && self.socket_address().excludes(&other.socket_address())
+    }
+
+    /// Whether one can become the other in place: the same kind by the same name at the same address.
+    pub fn is_same(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+            && self.name() == other.name()
+            && self.socket_address() == other.socket_address()
+    }
+
+    /// The sources of each of its backend sets.
+    pub fn sources(&self) -> Vec<&[WeightedSource]> {
+        match self {
+            Self::Http(http) => http.sites.iter().map(CheckedSite::sources).collect(),
+            Self::Tcp(tcp) => vec![tcp.sources()],
+            Self::Udp(udp) => vec![udp.sources()],
+        }
+    }
+}
+
+impl CheckedHttp {
+    fn new(listener: HttpListener) -> Self {
+        let sites = listener.sites.iter().map(|site| CheckedSite {
+            name: site.name.clone(),
+            tls: site.tls.clone(),
+            protocol: site.protocol,
+            sources: sources(&site.backends),
+        });
+        Self { sites: sites.collect(), listener }
     }
 
     pub fn listener(&self) -> &HttpListener {
@@ -95,6 +146,16 @@ impl CheckedListener {
 
     pub fn sites(&self) -> &[CheckedSite] {
         &self.sites
+    }
+}
+
+impl<L> CheckedL4<L> {
+    pub fn listener(&self) -> &L {
+        &self.listener
+    }
+
+    pub fn sources(&self) -> &[WeightedSource] {
+        &self.sources
     }
 }
 
@@ -114,4 +175,8 @@ impl CheckedSite {
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
+}
+
+fn sources(backends: &[Backend]) -> Vec<WeightedSource> {
+    backends.iter().filter_map(Backend::weighted_source).collect()
 }

@@ -2,27 +2,30 @@
 
 use std::net::SocketAddr;
 
-use crds::config::{HttpListener, SidecarConfig};
-use serde::Deserialize;
+use crds::config::{HttpListener, SidecarConfig, TcpListener, UdpListener};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
     Problem, Rejected,
     lines::{self, Lines},
+    places::{self, Listeners},
     rules,
     shape::Shape,
 };
 
 /// For a file that is YAML and yet no configuration. The rules are checked for the listeners that can be read.
 pub(super) fn undecodable(text: &str, value: &Value, admin: SocketAddr) -> Rejected {
-    let listeners: Vec<Option<HttpListener>> = value
-        .get("http")
-        .and_then(Value::as_array)
-        .map(|items| items.iter().map(|item| HttpListener::deserialize(item).ok()).collect())
-        .unwrap_or_default();
-    let listeners: Vec<_> = listeners.iter().map(Option::as_ref).collect();
-    let mut problems = rules::check(&listeners, admin);
-    problems.extend(rules::missing_ports(value));
+    let http: Vec<Option<HttpListener>> = listeners(value, "http");
+    let tcp: Vec<Option<TcpListener>> = listeners(value, "tcp");
+    let udp: Vec<Option<UdpListener>> = listeners(value, "udp");
+    let readable = Listeners {
+        http: http.iter().map(Option::as_ref).collect(),
+        tcp: tcp.iter().map(Option::as_ref).collect(),
+        udp: udp.iter().map(Option::as_ref).collect(),
+    };
+    let mut problems = rules::check(&readable, admin);
+    problems.extend(places::missing_ports(value));
     let mut rejected = wrong(text, problems, Shape::of(value));
     if rejected.problems.is_empty() {
         let mut problems = vec![undecoded(text, value)];
@@ -30,6 +33,12 @@ pub(super) fn undecodable(text: &str, value: &Value, admin: SocketAddr) -> Rejec
         rejected.problems = problems;
     }
     rejected
+}
+
+/// The listeners of a kind, those that can be read.
+fn listeners<L: DeserializeOwned>(value: &Value, kind: &str) -> Vec<Option<L>> {
+    let items = value.get(kind).and_then(Value::as_array).into_iter().flatten();
+    items.map(|item| L::deserialize(item).ok()).collect()
 }
 
 /// Puts together what was found, in the order of the file.

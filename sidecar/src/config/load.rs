@@ -6,7 +6,12 @@ use std::net::SocketAddr;
 use crds::config::SidecarConfig;
 use serde_json::Value;
 
-use super::{Checked, Problem, Rejected, diagnose, lines::Lines, rules, shape};
+use super::{
+    Checked, Problem, Rejected, diagnose,
+    lines::Lines,
+    places::{self, Listeners},
+    rules, shape,
+};
 
 /// Largest configuration that is read. A ConfigMap cannot be larger.
 pub const MAX_SIZE: usize = 1024 * 1024;
@@ -29,19 +34,18 @@ pub fn load(bytes: &[u8], admin: SocketAddr) -> Result<Loaded, Rejected> {
     let Ok(config) = serde_yaml::from_str::<SidecarConfig>(text) else {
         return Err(diagnose::undecodable(text, &value, admin));
     };
-    let listeners: Vec<_> = config.http.iter().map(Some).collect();
-    let mut problems = rules::check(&listeners, admin);
-    problems.extend(rules::missing_ports(&value));
+    let mut problems = rules::check(&Listeners::from(&config), admin);
+    problems.extend(places::missing_ports(&value));
     let shape = shape::Shape::of(&value);
     if !problems.is_empty() || !shape.problems.is_empty() {
         return Err(diagnose::wrong(text, problems, shape));
     }
     let mut warnings = shape.unknown;
-    if config.http.is_empty() {
+    if config.http.is_empty() && config.tcp.is_empty() && config.udp.is_empty() {
         warnings.push(Problem::at(
             "http",
             "there are no listeners, so that the sidecar does nothing",
-            "add a listener under http",
+            "add a listener under http, tcp or udp",
         ));
     }
     if !warnings.is_empty() {
@@ -59,7 +63,10 @@ fn text(bytes: &[u8]) -> Result<&str, Rejected> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| whole(format!("the file is not UTF-8: {error}"), "save it as UTF-8"))?;
     if text.trim().is_empty() {
-        return Err(whole("the file is empty".to_owned(), "write at least one listener under http"));
+        return Err(whole(
+            "the file is empty".to_owned(),
+            "write at least one listener under http, tcp or udp",
+        ));
     }
     Ok(text)
 }

@@ -6,8 +6,10 @@
 mod checked;
 mod diagnose;
 pub mod files;
+mod l4;
 mod lines;
 mod load;
+mod places;
 mod problem;
 mod rules;
 mod shape;
@@ -17,6 +19,6 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{Checked, CheckedListener, CheckedSite};
+pub use checked::{Checked, CheckedHttp, CheckedL4, CheckedListener, CheckedSite};
 pub use load::{Loaded, MAX_SIZE, load};
 pub use problem::{Problem, Rejected};

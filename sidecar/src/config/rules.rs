@@ -7,111 +7,53 @@ use std::{
 
 use crds::{
     config::{
-        Backend, BackendTls, Balance, HealthCheck, HttpListener, ListenerTls, OutlierDetection, Site,
-        Timeouts, TlsVersion,
+        Backend, BackendTls, Balance, DnsRecord, HealthCheck, HttpListener, ListenerTls, OutlierDetection,
+        Site, Timeouts, TlsVersion,
     },
-    units::{Address, Duration, ListenAddress},
+    units::{Address, Duration},
 };
 
-use serde_json::Value;
-
-use super::{Problem, stack};
+use super::{
+    Problem, l4,
+    places::{self, Listeners, unique},
+    stack,
+};
 
 /// Checks the listeners that could be read; each stands at its place in the file.
-pub(super) fn check(listeners: &[Option<&HttpListener>], admin: SocketAddr) -> Vec<Problem> {
+pub(super) fn check(listeners: &Listeners<'_>, admin: SocketAddr) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut names = HashMap::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let Some(listener) = listener else { continue };
-        let path = format!("http[{index}]");
-        unique(&listener.name, &path, "listener", &mut names, &mut problems);
-        address(listener, &path, admin, &mut problems);
-        for earlier in listeners[..index].iter().flatten().filter(|earlier| listener.collides_with(earlier)) {
-            let (field, own) = match listener.address {
-                ListenAddress::Ip(_) => ("port", "port"),
-                ListenAddress::Unix(_) => ("address", "path"),
-            };
-            problems.push(Problem::at(
-                format!("{path}.{field}"),
-                format!("{} is taken by the listener {:?}", listener.socket_address(), earlier.name),
-                format!("give each listener its own {own}"),
-            ));
+    places::check(listeners, admin, &mut problems);
+    for (index, listener) in listeners.http.iter().enumerate() {
+        if let Some(listener) = listener {
+            http(listener, &format!("http[{index}]"), &mut problems);
         }
-        if let Some(tls) = &listener.tls {
-            listener_tls(tls, &format!("{path}.tls"), &mut problems);
+    }
+    for (index, listener) in listeners.tcp.iter().enumerate() {
+        if let Some(listener) = listener {
+            l4::tcp(listener, &format!("tcp[{index}]"), &mut problems);
         }
-        health(&listener.health, &path, &mut problems);
-        timeouts(&listener.timeouts, &path, &mut problems);
-        balance(listener, &path, &mut problems);
-        outliers(&listener.outlier_detection, &path, &mut problems);
-        stack::check(listener, &path, &mut problems);
-        sites(listener, &path, &mut problems);
+    }
+    for (index, listener) in listeners.udp.iter().enumerate() {
+        if let Some(listener) = listener {
+            l4::udp(listener, &format!("udp[{index}]"), &mut problems);
+        }
     }
     problems
 }
 
-/// Listeners without a port, which only Unix sockets may be. Found in the raw value, so that a listener which cannot be read is
-/// told of too.
-pub(super) fn missing_ports(value: &Value) -> Vec<Problem> {
-    let listeners = value.get("http").and_then(Value::as_array).into_iter().flatten();
-    let needs_port = |listener: &Value| {
-        let address = listener.get("address").and_then(Value::as_str).unwrap_or_default();
-        listener.is_object() && listener.get("port").is_none() && !address.starts_with("unix:")
-    };
-    listeners
-        .enumerate()
-        .filter(|(_, listener)| needs_port(listener))
-        .map(|(index, _)| {
-            let path = format!("http[{index}].port");
-            Problem::at(path, "it is missing", "add port (Port to listen on)")
-        })
-        .collect()
+fn http(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
+    if let Some(tls) = &listener.tls {
+        listener_tls(tls, &format!("{path}.tls"), problems);
+    }
+    health(&listener.health, path, problems);
+    timeouts(&listener.timeouts, path, problems);
+    balance(listener, path, problems);
+    outliers(&listener.outlier_detection, path, problems);
+    stack::check(listener, path, problems);
+    sites(listener, path, problems);
 }
 
-fn unique<'a>(
-    name: &'a str,
-    path: &str,
-    what: &str,
-    names: &mut HashMap<&'a str, String>,
-    problems: &mut Vec<Problem>,
-) {
-    match names.get(name) {
-        Some(first) => problems.push(Problem::at(
-            format!("{path}.name"),
-            format!("{first} is named {name:?} too"),
-            format!("give each {what} its own name"),
-        )),
-        None => {
-            names.insert(name, path.to_owned());
-        }
-    }
-}
-
-fn address(listener: &HttpListener, path: &str, admin: SocketAddr, problems: &mut Vec<Problem>) {
-    let Some(ip) = listener.address.ip() else {
-        if listener.port != 0 {
-            problems.push(Problem::at(format!("{path}.port"), "a Unix socket has no port", "remove it"));
-        }
-        return;
-    };
-    if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
-        problems.push(Problem::at(
-            format!("{path}.address"),
-            format!("{ip} is not an address that one can listen on"),
-            "write 127.0.0.1, or 0.0.0.0 to take requests from outside",
-        ));
-    }
-    let covers = ip == admin.ip() || ip.is_unspecified() || admin.ip().is_unspecified();
-    if listener.port == admin.port() && covers {
-        problems.push(Problem::at(
-            format!("{path}.port"),
-            format!("port {} serves the sidecar's own /live, /ready and /metrics", admin.port()),
-            "choose another port",
-        ));
-    }
-}
-
-fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
+pub(super) fn listener_tls(tls: &ListenerTls, path: &str, problems: &mut Vec<Problem>) {
     tls_versions(tls.min_version, tls.max_version, path, problems);
     if tls.certificate().is_some() {
         return;
@@ -168,7 +110,7 @@ fn timeouts(timeouts: &Timeouts, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-fn not_zero(value: Duration, path: &str, problems: &mut Vec<Problem>) {
+pub(super) fn not_zero(value: Duration, path: &str, problems: &mut Vec<Problem>) {
     if value.as_std().is_zero() {
         problems.push(Problem::at(path, "it is zero", "write a duration such as 5s or 500ms"));
     }
@@ -192,7 +134,7 @@ fn balance(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-fn outliers(rules: &OutlierDetection, path: &str, problems: &mut Vec<Problem>) {
+pub(super) fn outliers(rules: &OutlierDetection, path: &str, problems: &mut Vec<Problem>) {
     let (base, max) = (rules.base_ejection_time, rules.max_ejection_time);
     let path = format!("{path}.outlierDetection.baseEjectionTime");
     if base.as_std().is_zero() {
@@ -205,6 +147,7 @@ fn outliers(rules: &OutlierDetection, path: &str, problems: &mut Vec<Problem>) {
 }
 
 fn sites(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
+    let own = listener.socket_address();
     let mut names = HashMap::new();
     for (index, Site { name, backends, tls, .. }) in listener.sites.iter().enumerate() {
         let path = format!("{path}.sites[{index}]");
@@ -213,12 +156,12 @@ fn sites(listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
             backend_tls(tls, &format!("{path}.tls"), problems);
         }
         for (index, backend) in backends.iter().enumerate() {
-            self::backend(backend, listener, &format!("{path}.backends[{index}]"), problems);
+            self::backend(backend, &own, &format!("{path}.backends[{index}]"), problems);
         }
     }
 }
 
-fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mut Vec<Problem>) {
+pub(super) fn backend(backend: &Backend, own: &Address, path: &str, problems: &mut Vec<Problem>) {
     if backend.source().is_none() {
         let named = [
             ("service", backend.service.is_some()),
@@ -233,9 +176,21 @@ fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mu
         };
         problems.push(Problem::at(path, message, "write exactly one of service, addresses or dns"));
     }
+    if let Some(dns) = &backend.dns {
+        let path = format!("{path}.dns.port");
+        match (dns.record, dns.port) {
+            (DnsRecord::Addresses, 0) => {
+                problems.push(Problem::at(path, "it is missing", "add port (Port of every address)"));
+            }
+            (DnsRecord::Srv, 1..) => {
+                problems.push(Problem::at(path, "SRV records have ports of their own", "remove it"));
+            }
+            _ => {}
+        }
+    }
     for (index, pattern) in backend.addresses.iter().flatten().enumerate() {
         for address in pattern.addresses() {
-            if let Some((message, remedy)) = unusable(address, listener) {
+            if let Some((message, remedy)) = unusable(address, own) {
                 problems.push(Problem::at(format!("{path}.addresses[{index}]"), message, remedy));
                 break;
             }
@@ -243,10 +198,10 @@ fn backend(backend: &Backend, listener: &HttpListener, path: &str, problems: &mu
     }
 }
 
-/// Why requests cannot be sent to an address.
-fn unusable(address: &Address, listener: &HttpListener) -> Option<(String, &'static str)> {
-    let Some(address) = address.ip() else {
-        return (*address == listener.socket_address()).then(|| itself(address));
+/// Why nothing can be sent to an address.
+fn unusable(address: &Address, own: &Address) -> Option<(String, &'static str)> {
+    let (Some(address), Some(own)) = (address.ip(), own.ip()) else {
+        return (address == own).then(|| itself(address));
     };
     let ip = address.ip();
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::from([255; 4]) {
@@ -255,9 +210,8 @@ fn unusable(address: &Address, listener: &HttpListener) -> Option<(String, &'sta
             "write the address that the server is reached at, such as 127.0.0.1 for one in this pod",
         ));
     }
-    let own = listener.address.ip()?;
-    let is_own = address.port() == listener.port && (ip == own || own.is_unspecified() && ip.is_loopback());
-    is_own.then(|| itself(&address.into()))
+    let covers = ip == own.ip() || own.ip().is_unspecified() && ip.is_loopback();
+    (address.port() == own.port() && covers).then(|| itself(&address.into()))
 }
 
 fn itself(address: &Address) -> (String, &'static str) {

@@ -1,4 +1,7 @@
 //! A DNS name: ask -> publish -> wait for the TTL -> ask again. An error keeps what was found and is retried.
+//!
+//! Which servers a name stands for is the business of [`servers`]: its addresses, those of its SRV records, and which of them
+//! are one.
 
 use std::{
     net::IpAddr,
@@ -9,12 +12,16 @@ use std::{
 use crds::config::DnsBackend;
 use futures::future::BoxFuture;
 use hickory_resolver::{
-    TokioResolver, config::LookupIpStrategy, lookup_ip::LookupIp, net::NetError, proto::rr::RecordType,
+    TokioResolver,
+    config::LookupIpStrategy,
+    lookup_ip::LookupIp,
+    net::NetError,
+    proto::rr::{RData, RecordType},
 };
 use tokio::{sync::OnceCell, time};
 
-use super::{Publisher, cluster::Backoff};
-use crate::balance::{Endpoint, Unavailable};
+use super::{Publisher, cluster::Backoff, servers::Servers};
+use crate::balance::Unavailable;
 
 /// A TTL below this would make a query of every request's worth of time.
 const SHORTEST_TTL: Duration = Duration::from_secs(1);
@@ -24,8 +31,15 @@ const LONGEST_TTL: Duration = Duration::from_secs(300);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for one query to one server.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Addresses beyond this number are left out.
-const MAX_ADDRESSES: usize = 1024;
+/// An SRV record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub host: String,
+    pub port: u16,
+    /// The lowest comes first.
+    pub priority: u16,
+    pub weight: u16,
+}
 
 /// What a name stands for, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,35 +68,39 @@ pub trait Lookup: Send + Sync {
     /// `known` are the addresses of the answer before: those of a family whose servers fail are kept.
     fn lookup<'a>(&'a self, host: &'a str, known: &'a [IpAddr])
     -> BoxFuture<'a, Result<Answer, LookupError>>;
+
+    /// The SRV records of a name, and for how long they hold.
+    fn services<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<(Vec<Service>, Duration), LookupError>>;
+
+    /// The name of an address in reverse DNS, the first one of several.
+    fn reverse(&self, address: IpAddr) -> BoxFuture<'_, Result<String, LookupError>>;
 }
 
-/// Publishes the addresses of a name until it is dropped.
+/// Publishes the servers of a name until it is dropped.
 pub(super) async fn follow(lookup: &dyn Lookup, dns: &DnsBackend, publisher: &Publisher) {
     let what = format!("DNS name {}", dns.host);
     let reason = |error: &LookupError| Unavailable { what: what.clone(), message: error.to_string() };
     let mut backoff = Backoff::new();
     let mut failing: Option<LookupError> = None;
+    let mut servers = Servers::default();
     loop {
-        let known: Vec<IpAddr> =
-            publisher.endpoints().iter().filter_map(|endpoint| Some(endpoint.address.ip()?.ip())).collect();
-        let answer = time::timeout(LOOKUP_TIMEOUT, lookup.lookup(dns.host.as_str(), &known)).await;
+        let before = publisher.endpoints();
+        let answer = time::timeout(LOOKUP_TIMEOUT, servers.find(lookup, dns, &before)).await;
         let delay = match answer.unwrap_or(Err(LookupError::Timeout)) {
-            Ok(answer) => {
+            Ok((endpoints, ttl)) => {
                 if failing.take().is_some() {
                     tracing::info!(what, "the name resolves again");
                 }
                 backoff = Backoff::new();
-                let endpoints =
-                    answer.addresses.iter().take(MAX_ADDRESSES).map(|&ip| Endpoint::at((ip, dns.port)));
-                publisher.answered(endpoints.collect(), || reason(&LookupError::NoAddresses));
+                publisher.answered(endpoints, || reason(&LookupError::NoAddresses));
                 let longest = dns.refresh.map_or(LONGEST_TTL, crds::units::Duration::as_std);
-                answer.ttl.min(longest).max(SHORTEST_TTL)
+                ttl.min(longest).max(SHORTEST_TTL)
             }
             Err(error) => {
                 if failing.as_ref() != Some(&error) {
                     tracing::warn!(what, %error, "the name does not resolve; the last good backends stay");
                 }
-                if known.is_empty() && matches!(error, LookupError::NoSuchName | LookupError::NoAddresses) {
+                if before.is_empty() && matches!(error, LookupError::NoSuchName | LookupError::NoAddresses) {
                     // That is an answer, if not one that helps.
                     publisher.answered(Vec::new(), || reason(&error));
                 } else {
@@ -108,8 +126,12 @@ impl SystemDns {
         Arc::new(Self { resolver: OnceCell::new_with(Some(resolver)) })
     }
 
+    async fn resolver(&self) -> Result<&TokioResolver, LookupError> {
+        self.resolver.get_or_try_init(|| async { system_resolver() }).await
+    }
+
     async fn ask(&self, host: &str, known: &[IpAddr]) -> Result<Answer, LookupError> {
-        let resolver = self.resolver.get_or_try_init(|| async { system_resolver() }).await?;
+        let resolver = self.resolver().await?;
         let found = resolver.lookup_ip(host).await.map_err(|error| lookup_error(&error))?;
         let mut addresses: Vec<IpAddr> = found.iter().collect();
         for (family, is_of) in
@@ -132,6 +154,36 @@ impl Lookup for SystemDns {
         known: &'a [IpAddr],
     ) -> BoxFuture<'a, Result<Answer, LookupError>> {
         Box::pin(self.ask(host, known))
+    }
+
+    fn services<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<(Vec<Service>, Duration), LookupError>> {
+        Box::pin(async move {
+            let found =
+                self.resolver().await?.srv_lookup(host).await.map_err(|error| lookup_error(&error))?;
+            let ttl = found.valid_until().saturating_duration_since(Instant::now());
+            let services = found.answers().iter().filter_map(|record| match &record.data {
+                RData::SRV(srv) => Some(Service {
+                    host: srv.target.to_utf8(),
+                    port: srv.port,
+                    priority: srv.priority,
+                    weight: srv.weight,
+                }),
+                _ => None,
+            });
+            Ok((services.collect(), ttl))
+        })
+    }
+
+    fn reverse(&self, address: IpAddr) -> BoxFuture<'_, Result<String, LookupError>> {
+        Box::pin(async move {
+            let found = self.resolver().await?.reverse_lookup(address);
+            let found = found.await.map_err(|error| lookup_error(&error))?;
+            let names = found.answers().iter().filter_map(|record| match &record.data {
+                RData::PTR(name) => Some(name.0.to_utf8().to_ascii_lowercase()),
+                _ => None,
+            });
+            names.min().ok_or(LookupError::NoAddresses)
+        })
     }
 }
 

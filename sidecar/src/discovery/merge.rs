@@ -67,7 +67,8 @@ fn merge(fixed: &[BackendSet], sources: &mut [Source]) -> BackendSet {
     for Source { host, weight, backends } in sources {
         let named = |endpoint: &Endpoint| Endpoint {
             host: Some(Arc::clone(host)),
-            weight: *weight,
+            // Those of DNS records count among themselves.
+            weight: endpoint.weight.saturating_mul(*weight),
             ..endpoint.clone()
         };
         add(&mut merged, &backends.borrow_and_update(), named);

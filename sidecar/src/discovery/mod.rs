@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod dns;
 pub mod kubernetes;
 mod merge;
+mod servers;
 pub mod state;
 
 #[cfg(test)]
@@ -18,7 +19,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use crds::config::{BackendSource, DnsBackend, ServiceBackend, WeightedSource};
+use crds::config::{BackendSource, DnsBackend, DnsGrouping, DnsRecord, ServiceBackend, WeightedSource};
 use tokio::sync::watch;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -155,7 +156,12 @@ impl Identity {
             Self::Service(ServiceBackend { namespace, name, port_name, family }) => {
                 format!("service/{namespace}/{name}/{port_name}/{family:?}")
             }
-            Self::Dns(DnsBackend { host, port, .. }) => format!("dns/{host}/{port}"),
+            Self::Dns(DnsBackend { host, port, record, group_by, .. }) => {
+                // As earlier releases wrote it, where it is what they had.
+                let record = if *record == DnsRecord::Srv { "/srv" } else { "" };
+                let grouped = if *group_by == DnsGrouping::ReverseName { "/grouped" } else { "" };
+                format!("dns/{host}/{port}{record}{grouped}")
+            }
         }
     }
 

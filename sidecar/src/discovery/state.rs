@@ -50,8 +50,16 @@ impl StateDir {
     }
 
     pub fn save_set(&self, key: &str, endpoints: &[Endpoint]) {
-        let endpoints =
-            endpoints.iter().map(|endpoint| (endpoint.address.clone(), endpoint.terminating)).collect();
+        // Addresses of one server are told apart until the names are known again.
+        let endpoints = endpoints
+            .iter()
+            .flat_map(|endpoint| {
+                let others = endpoint.others.iter().flat_map(|others| others.iter());
+                std::iter::once(&endpoint.address)
+                    .chain(others)
+                    .map(|address| (address.clone(), endpoint.terminating))
+            })
+            .collect();
         if let Ok(bytes) = serde_json::to_vec(&KeptSet { key: key.to_owned(), endpoints }) {
             self.save(&file_name(key), &bytes);
         }

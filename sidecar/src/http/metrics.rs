@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -19,8 +19,14 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use super::{Gate, families, histogram::Histogram, reply::Cause, sidekick_page::Figures};
-use crate::balance::{Backend, Condition, Route};
+use super::{Gate, families, reply::Cause, sidekick_page::Figures};
+use crate::{
+    balance::{Backend, Condition, Route},
+    telemetry::{
+        histogram::Histogram,
+        shown::{Named, Shown},
+    },
+};
 
 /// What is counted for each backend.
 #[derive(Debug, Default)]
@@ -51,10 +57,16 @@ pub(super) struct ListenerMetrics {
     pub(super) threads: Vec<Arc<ThreadCounters>>,
 }
 
+impl Named for ListenerMetrics {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// All series of the HTTP listeners.
 #[derive(Default)]
 pub struct Metrics {
-    listeners: Mutex<Vec<Weak<ListenerMetrics>>>,
+    listeners: Shown<ListenerMetrics>,
 }
 
 impl Metrics {
@@ -64,19 +76,8 @@ impl Metrics {
         metrics
     }
 
-    /// Shows the listener as long as it lives and no other of its name was added after it: one that still drains is hidden,
-    /// and one that was replaced in vain is shown again.
     pub(super) fn add(&self, listener: &Arc<ListenerMetrics>) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|other| other.strong_count() > 0);
-        listeners.push(Arc::downgrade(listener));
-    }
-
-    fn listeners(&self) -> Vec<Arc<ListenerMetrics>> {
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let live: Vec<_> = listeners.iter().filter_map(Weak::upgrade).collect();
-        let last = |index: usize| live[index + 1..].iter().all(|later| later.name != live[index].name);
-        (0..live.len()).filter(|&index| last(index)).map(|index| Arc::clone(&live[index])).collect()
+        self.listeners.add(listener);
     }
 }
 
@@ -183,13 +184,13 @@ pub(super) static PER_BACKEND: [PerBackend; 13] = [
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let listeners = self.listeners();
+        let listeners = self.listeners.all();
         let routes: Vec<_> = listeners.iter().map(|listener| listener.route.borrow().clone()).collect();
         let named: Vec<_> = listeners
             .iter()
             .zip(&routes)
             .flat_map(|(listener, route)| {
-                route.backends.iter().map(|backend| Named {
+                route.backends.iter().map(|backend| Labelled {
                     listener: &listener.name,
                     address: backend.address.to_string(),
                     backend,
@@ -217,19 +218,19 @@ impl Collector for Metrics {
     }
 }
 
-struct Named<'a> {
+struct Labelled<'a> {
     listener: &'a str,
     address: String,
     backend: &'a Backend<Counters>,
 }
 
-impl Named<'_> {
+impl Labelled<'_> {
     fn labels(&self) -> Labels<'_> {
         vec![("listener", self.listener), ("site", &self.backend.site), ("backend", &self.address)]
     }
 }
 
-fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Named<'_>]) -> fmt::Result {
+fn encode_answers(encoder: &mut DescriptorEncoder<'_>, backends: &[Labelled<'_>]) -> fmt::Result {
     let mut family = families::REQUESTS.encode(encoder)?;
     for named in backends {
         for (class, count) in CLASSES.iter().zip(&named.backend.detail.answers) {
@@ -309,33 +310,5 @@ fn labels(listener: &ListenerMetrics) -> Labels<'_> {
 impl fmt::Debug for Metrics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn listener(name: &str) -> Arc<ListenerMetrics> {
-        let (_, route) = watch::channel(Arc::new(Route::empty()));
-        let (_, gate) = watch::channel(Arc::default());
-        Arc::new(ListenerMetrics { name: name.to_owned(), route, gate, threads: Vec::new() })
-    }
-
-    #[test]
-    fn the_last_live_listener_of_a_name_is_shown() {
-        let metrics = Metrics::default();
-        let shows = |expected: &[&Arc<ListenerMetrics>]| {
-            let shown = metrics.listeners();
-            shown.len() == expected.len() && shown.iter().zip(expected).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        let (old, other, new) = (listener("web"), listener("other"), listener("web"));
-        metrics.add(&old);
-        metrics.add(&other);
-        assert!(shows(&[&old, &other]));
-        metrics.add(&new);
-        assert!(shows(&[&other, &new]), "the old one drains");
-        drop(new);
-        assert!(shows(&[&old, &other]), "the new one came to nothing");
     }
 }

@@ -15,7 +15,6 @@ mod forwarded;
 pub mod fuzzing;
 mod h1;
 mod h2;
-mod histogram;
 mod listener;
 mod message;
 mod metrics;
@@ -37,7 +36,7 @@ pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 pub use admit::{Gate, GateError, Means};
 pub use auth::{AuthError, JwksError, KeyFiles, KeySets, Keyring, KeysError};
 pub(crate) use families::groups;
-pub use listener::{Listener, OpenError, Parts};
+pub use listener::{Listener, Parts};
 pub use metrics::Metrics;
 
 pub use crate::balance::SiteInput;

@@ -94,7 +94,7 @@ impl Pool {
         upgrade: bool,
         limit: Duration,
     ) -> Result<Connection, NoConnection> {
-        let protocol = match self.backend.protocol {
+        let protocol = match self.backend.protocol.unwrap_or_default() {
             Protocol::Auto if upgrade || self.backend.tls.is_none() => Protocol::Http1,
             protocol => protocol,
         };
@@ -154,8 +154,8 @@ impl Pool {
     ) -> Result<(Stream, Spoken, Open<Counters>), NoConnection> {
         let connecting = self.backend.connect().ok_or(NoConnection::Full)?;
         let started = Instant::now();
-        let (address, tls) = (&self.backend.address, self.backend.tls.as_ref());
-        let connected = net::connect(address, tls, net::offered(protocol), limit).await;
+        let offered = net::offered(Some(protocol));
+        let connected = net::connect(self.backend.target(), offered, &[], limit).await;
         let opened = connected.and_then(|stream| {
             let spoken = net::spoken(&stream, protocol)?;
             Ok((stream, spoken))

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use slab::Slab;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     balance::{RetryBudget, Route},
-    net::{Accepted, tls::Server},
+    net::{Lane, Phase, tls::Server},
 };
 
 /// How often idle connections to backends are looked through.
@@ -45,29 +45,17 @@ const SCRATCHES: usize = 64;
 /// Requests that wait for that on one thread; others are told at once.
 const MOST_WAITING: usize = 256;
 
-/// What a listener is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Serving,
-    /// Answers with `Connection: close`.
-    Draining,
-}
-
 /// What new connections begin with, if they begin with TLS.
 pub(super) type Tls = Arc<ArcSwapOption<Server>>;
 
 /// What a thread gets from its listener.
 pub(super) struct Share {
     pub(super) listener: Arc<str>,
-    pub(super) queue: mpsc::Receiver<Accepted>,
+    pub(super) lane: Lane,
     pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
     pub(super) gate: watch::Receiver<Arc<Gate>>,
-    /// The listener drops its end to cut everything off.
-    pub(super) phase: watch::Receiver<Phase>,
     pub(super) budget: Arc<RetryBudget>,
     pub(super) counters: Arc<ThreadCounters>,
-    /// Dropped when the last connection has gone.
-    pub(super) done: mpsc::Sender<()>,
     pub(super) tls: Tls,
     pub(super) settings: Arc<ArcSwap<Settings>>,
 }
@@ -160,11 +148,11 @@ impl Thread {
                     Ok(()) => thread.put_up(share.gate.borrow_and_update().clone()),
                     Err(_) => guarding = false,
                 },
-                changed = share.phase.changed() => match changed {
-                    Ok(()) => thread.enter(*share.phase.borrow_and_update()),
+                changed = share.lane.phase.changed() => match changed {
+                    Ok(()) => thread.enter(*share.lane.phase.borrow_and_update()),
                     Err(_) => break,
                 },
-                accepted = share.queue.recv(), if accepting => match accepted {
+                accepted = share.lane.queue.recv(), if accepting => match accepted {
                     Some(accepted) => {
                         thread.counters.connections.fetch_add(1, Ordering::Relaxed);
                         connections.spawn_local(h1::serve(Rc::clone(&thread), accepted));
@@ -183,7 +171,7 @@ impl Thread {
         thread.counters.connections.fetch_sub(connections.len(), Ordering::Relaxed);
         connections.shutdown().await;
         thread.flush();
-        drop(share.done);
+        drop(share.lane.done);
     }
 
     fn enter(&self, phase: Phase) {

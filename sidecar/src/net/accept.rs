@@ -183,15 +183,21 @@ impl Accepted {
     /// Opens the connection on the runtime of the thread that serves it. With a server this waits for the handshake, which
     /// has a limit.
     pub async fn open(self, tls: Option<&Server>) -> io::Result<(Stream, Slot)> {
-        let socket = match self.stream {
-            Unregistered::Tcp(stream) => net::TcpStream::from_std(stream).map(Socket::Tcp),
-            Unregistered::Unix(stream) => net::UnixStream::from_std(stream).map(Socket::Unix),
-        }?;
+        let (socket, slot) = self.register()?;
         let stream = match tls {
             Some(server) => server.accept(socket).await?,
             None => socket.into(),
         };
-        Ok((stream, self.slot))
+        Ok((stream, slot))
+    }
+
+    /// Opens the connection on the runtime of the thread that serves it, and reads nothing of it.
+    pub fn register(self) -> io::Result<(Socket, Slot)> {
+        let socket = match self.stream {
+            Unregistered::Tcp(stream) => net::TcpStream::from_std(stream).map(Socket::Tcp),
+            Unregistered::Unix(stream) => net::UnixStream::from_std(stream).map(Socket::Unix),
+        }?;
+        Ok((socket, self.slot))
     }
 }
 

@@ -13,12 +13,13 @@ pub enum Spoken {
     Http2,
 }
 
-/// What a backend is offered within TLS, the best one first.
-pub fn offered(protocol: Protocol) -> &'static [&'static [u8]] {
+/// What a backend is offered within TLS, the best one first; nothing where the protocol is the application's own.
+pub fn offered(protocol: Option<Protocol>) -> &'static [&'static [u8]] {
     match protocol {
-        Protocol::Http1 => &[b"http/1.1"],
-        Protocol::Http2 => &[b"h2"],
-        Protocol::Auto => &[b"h2", b"http/1.1"],
+        None => &[],
+        Some(Protocol::Http1) => &[b"http/1.1"],
+        Some(Protocol::Http2) => &[b"h2"],
+        Some(Protocol::Auto) => &[b"h2", b"http/1.1"],
     }
 }
 

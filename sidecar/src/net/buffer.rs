@@ -38,6 +38,11 @@ impl Buffer {
         Self { bytes: bytes.unwrap_or_else(|| vec![0; size]), front: 0, end: 0 }
     }
 
+    /// Bytes that it has room for in all.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn filled(&self) -> &[u8] {
         &self.bytes[self.front..self.end]
     }

@@ -9,8 +9,10 @@ use std::{
 };
 
 use crds::units::Address;
+use futures::{StreamExt, stream::FuturesUnordered};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpSocket, TcpStream, UnixStream},
     time::{Instant, sleep, timeout_at},
 };
@@ -41,6 +43,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// Another address of a server is asked after this time, as RFC 8305 recommends.
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
 /// Pause before a Unix socket whose queue is full is tried again.
 const FULL: Duration = Duration::from_millis(2);
 
@@ -62,30 +67,77 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Connects to a backend, within TLS if it is met so; one that does not answer is [`io::ErrorKind::TimedOut`]. `alpn` are the
-/// protocols that the caller speaks, the best one first.
+/// A server: where it is, and how it is met.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub address: &'a Address,
+    /// Further addresses of it, tried one after the other.
+    pub others: &'a [Address],
+    /// Within TLS; none in plain text.
+    pub tls: Option<&'a Peer>,
+}
+
+impl<'a> Target<'a> {
+    /// With one address.
+    pub fn new(address: &'a Address, tls: Option<&'a Peer>) -> Self {
+        Self { address, others: &[], tls }
+    }
+}
+
+/// Connects to a server, within TLS if it is met so; one that does not answer is [`io::ErrorKind::TimedOut`]. `alpn` are the
+/// protocols that the caller speaks, the best one first; `preface` are bytes in front of everything else.
 pub async fn connect(
-    address: &Address,
-    tls: Option<&Peer>,
+    target: Target<'_>,
     alpn: &[&[u8]],
+    preface: &[u8],
     limit: Duration,
 ) -> io::Result<Stream> {
     let end = Instant::now() + limit;
-    let opened = async {
-        match address {
-            Address::Ip(address) => tcp(*address).await.map(Connected::Tcp),
-            Address::Unix(path) => unix(path).await.map(Connected::Unix),
-        }
-    };
+    let opened =
+        async { if target.others.is_empty() { open(target.address).await } else { open_any(target).await } };
     let late = |what: &str| {
         io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} ms", limit.as_millis()))
     };
-    let socket = timeout_at(end, opened).await.map_err(|_| late("no answer to connect"))??;
-    match tls {
+    let mut socket = timeout_at(end, opened).await.map_err(|_| late("no answer to connect"))??;
+    if !preface.is_empty() {
+        let written = timeout_at(end, socket.write_all(preface)).await;
+        written.map_err(|_| late("it did not take who the client is"))??;
+    }
+    match target.tls {
         Some(peer) => timeout_at(end, peer.handshake(socket, alpn))
             .await
             .map_err(|_| late("TLS: the handshake did not come to its end"))?,
         None => Ok(socket.into()),
+    }
+}
+
+async fn open(address: &Address) -> io::Result<Connected> {
+    match address {
+        Address::Ip(address) => tcp(*address).await.map(Connected::Tcp),
+        Address::Unix(path) => unix(path).await.map(Connected::Unix),
+    }
+}
+
+/// The first address that answers: each is asked when the one before has failed, or has not answered for a moment
+/// (Happy Eyeballs, RFC 8305).
+async fn open_any(target: Target<'_>) -> io::Result<Connected> {
+    let mut rest = target.others.iter();
+    let mut asked = FuturesUnordered::new();
+    asked.push(open(target.address));
+    loop {
+        let failed = tokio::select! {
+            biased;
+            Some(opened) = asked.next() => match opened {
+                Ok(socket) => return Ok(socket),
+                Err(error) => Some(error),
+            },
+            () = sleep(NEXT_ADDRESS), if rest.len() > 0 => None,
+        };
+        match (rest.next(), failed) {
+            (Some(next), _) => asked.push(open(next)),
+            (None, Some(error)) if asked.is_empty() => return Err(error),
+            (None, _) => {}
+        }
     }
 }
 
@@ -122,7 +174,32 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_refuses_at_once() {
         let address = bind(&([127, 0, 0, 1], 0).into()).unwrap().address().unwrap();
-        let error = connect(&address, None, &[], Duration::from_secs(5)).await.unwrap_err();
+        let error = connect(Target::new(&address, None), &[], &[], Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    /// An address that refuses, and one that listens.
+    fn closed_and_open() -> (Address, Address, Listening) {
+        let address = || bind(&([127, 0, 0, 1], 0).into()).unwrap();
+        let open = address();
+        (address().address().unwrap(), open.address().unwrap(), open)
+    }
+
+    #[tokio::test]
+    async fn a_server_is_reached_at_whichever_of_its_addresses_answers() {
+        let (closed, open, _listening) = closed_and_open();
+        let also_closed = closed_and_open().0;
+        for (address, others) in [
+            (&open, vec![closed.clone()]),
+            (&closed, vec![open.clone()]),
+            (&closed, vec![also_closed.clone(), open.clone()]),
+        ] {
+            let target = Target { address, others: &others, tls: None };
+            let stream = connect(target, &[], &[], Duration::from_secs(5)).await.unwrap();
+            assert_eq!(stream.peer_address(), open.ip());
+        }
+        let target = Target { address: &closed, others: &[also_closed], tls: None };
+        let error = connect(target, &[], &[], Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 

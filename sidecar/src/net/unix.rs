@@ -25,7 +25,7 @@ pub struct UnixSocket {
 }
 
 /// The file of a socket, removed when this is dropped.
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: Arc<Path>,
     /// Device and inode: another one's file at the same path is left alone.
     identity: (u64, u64),
@@ -46,7 +46,7 @@ impl UnixSocket {
         Arc::clone(&self.file.path)
     }
 
-    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
+    pub(crate) fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
 }

@@ -13,7 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
-use crate::net::{self, Spoken, Stream, tls::Peer};
+use crate::net::{self, Spoken, Stream, Target};
 
 /// What a GET says of who asks.
 pub const USER_AGENT: &str = concat!("sidecar/", env!("CARGO_PKG_VERSION"));
@@ -58,33 +58,30 @@ impl Probe {
     /// Runs the check; never takes longer than `limit`. Gives the status of the answer, if it asks for one.
     pub async fn check(
         &self,
-        address: &Address,
-        tls: Option<&Peer>,
-        protocol: Protocol,
+        target: Target<'_>,
+        protocol: Option<Protocol>,
         limit: Duration,
     ) -> Result<Option<StatusCode>, Failure> {
-        timeout(limit, self.run(address, tls, protocol, limit)).await.map_err(|_| Failure::TimedOut(limit))?
+        timeout(limit, self.run(target, protocol, limit)).await.map_err(|_| Failure::TimedOut(limit))?
     }
 
     async fn run(
         &self,
-        address: &Address,
-        tls: Option<&Peer>,
-        protocol: Protocol,
+        target: Target<'_>,
+        protocol: Option<Protocol>,
         limit: Duration,
     ) -> Result<Option<StatusCode>, Failure> {
         let offered = net::offered(protocol);
-        let stream =
-            net::connect(address, tls, offered, limit).await.map_err(|error| match error.kind() {
-                io::ErrorKind::ConnectionRefused => Failure::Refused,
-                io::ErrorKind::NotFound => Failure::NoSocket,
-                io::ErrorKind::TimedOut => Failure::TimedOut(limit),
-                _ => Failure::Connect(error),
-            })?;
-        let spoken = net::spoken(&stream, protocol).map_err(Failure::Connect)?;
+        let stream = net::connect(target, offered, &[], limit).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure::Refused,
+            io::ErrorKind::NotFound => Failure::NoSocket,
+            io::ErrorKind::TimedOut => Failure::TimedOut(limit),
+            _ => Failure::Connect(error),
+        })?;
+        let spoken = net::spoken(&stream, protocol.unwrap_or_default()).map_err(Failure::Connect)?;
         match self {
             Self::Tcp => Ok(None),
-            Self::Http(get) => get.run(stream, spoken, address).await.map(Some),
+            Self::Http(get) => get.run(stream, spoken, target.address).await.map(Some),
         }
     }
 }
@@ -188,15 +185,19 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_expected_is_good() {
         let ok = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        ready().check(&ok, None, Protocol::Http1, LIMIT).await.unwrap();
+        ready().check(Target::new(&ok, None), Some(Protocol::Http1), LIMIT).await.unwrap();
         let empty = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
-        let seen = expecting(&["200-299"]).check(&empty, None, Protocol::Http1, LIMIT).await.unwrap();
+        let target = Target::new(&empty, None);
+        let seen = expecting(&["200-299"]).check(target, Some(Protocol::Http1), LIMIT).await.unwrap();
         assert_eq!(seen, Some(StatusCode::NO_CONTENT));
         for (expected, message) in [
             (&["200"][..], "GET /ready answered 204 No Content, not 200"),
             (&["200-203", "401"], "GET /ready answered 204 No Content, not 200-203 or 401"),
         ] {
-            let error = expecting(expected).check(&empty, None, Protocol::Http1, LIMIT).await.unwrap_err();
+            let error = expecting(expected)
+                .check(Target::new(&empty, None), Some(Protocol::Http1), LIMIT)
+                .await
+                .unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }
@@ -218,7 +219,8 @@ mod tests {
             expected: vec!["200".parse().unwrap()],
         };
         let probe = Probe::Http(get);
-        let (head, checked) = tokio::join!(asked, probe.check(&address, None, Protocol::Http1, LIMIT));
+        let (head, checked) =
+            tokio::join!(asked, probe.check(Target::new(&address, None), Some(Protocol::Http1), LIMIT));
         checked.unwrap();
         assert!(head.contains("host: s3.example.com\r\n"), "{head}");
     }
@@ -227,17 +229,17 @@ mod tests {
     async fn silence_is_a_failure_after_the_time_limit() {
         let silent = server(None).await;
         assert!(matches!(
-            ready().check(&silent, None, Protocol::Http1, LIMIT).await,
+            ready().check(Target::new(&silent, None), Some(Protocol::Http1), LIMIT).await,
             Err(Failure::TimedOut(_))
         ));
-        Probe::Tcp.check(&silent, None, Protocol::Http1, LIMIT).await.unwrap();
+        Probe::Tcp.check(Target::new(&silent, None), Some(Protocol::Http1), LIMIT).await.unwrap();
     }
 
     #[tokio::test]
     async fn garbage_is_a_failure() {
         let garbage = server(Some("SSH-2.0-OpenSSH_9.9\r\n")).await;
         assert!(matches!(
-            ready().check(&garbage, None, Protocol::Http1, LIMIT).await,
+            ready().check(Target::new(&garbage, None), Some(Protocol::Http1), LIMIT).await,
             Err(Failure::Http { .. })
         ));
     }
@@ -247,7 +249,7 @@ mod tests {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         for probe in [Probe::Tcp, ready()] {
             assert!(matches!(
-                probe.check(&address, None, Protocol::Http1, LIMIT).await,
+                probe.check(Target::new(&address, None), Some(Protocol::Http1), LIMIT).await,
                 Err(Failure::Refused)
             ));
         }

@@ -7,7 +7,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{Health, Mode, Status, drain, listeners::Listeners, signals::Signals};
+use super::{Health, Mode, Status, drain, listener, listeners::Listeners, signals::Signals};
 use crate::{
     config::{
         Checked, Problem, load,
@@ -64,7 +64,7 @@ impl Control {
     pub(super) fn new(
         admin: SocketAddr,
         workers: Workers,
-        http_metrics: Arc<http::Metrics>,
+        listener_metrics: listener::Metrics,
         tls: tls::Store,
         means: http::Means,
         metrics: metrics::Control,
@@ -76,7 +76,7 @@ impl Control {
         Self {
             admin,
             workers,
-            listeners: Listeners::new(http_metrics, tls, means),
+            listeners: Listeners::new(listener_metrics, tls, means),
             metrics,
             discovery,
             state,
@@ -186,7 +186,7 @@ impl Control {
         if let Err(error) = self.listeners.apply(&loaded.config, &mut self.discovery, &self.workers).await {
             let problem = Problem {
                 line: None,
-                path: "http".to_owned(),
+                path: String::new(),
                 message: error.to_string(),
                 remedy: "the listeners stay as they were".to_owned(),
             };
@@ -206,7 +206,7 @@ impl Control {
             source = version.origin.as_str(),
             name = document.name,
             generation,
-            listeners = config.http().len(),
+            listeners = config.listeners().len(),
             "configuration in use"
         );
         if version.origin != Origin::LastGood {

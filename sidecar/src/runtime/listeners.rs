@@ -1,6 +1,6 @@
 //! The open listeners, brought in line with a configuration. Either all of it is applied or nothing is.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use futures::future::join_all;
 use tokio::{
@@ -8,15 +8,16 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::plan::{Plan, plan};
+use super::{
+    listener::{Listener, Metrics},
+    parts::{Maker, OpenError, Prepared},
+    plan::{Plan, plan},
+};
 use crate::{
     config::{Checked, CheckedListener},
-    discovery::{Backends, Discovery},
-    http::{ALPN, Gate, Listener, Means, Metrics, OpenError, Parts, SiteInput},
-    net::{
-        Workers,
-        tls::{Store, TlsError},
-    },
+    discovery::Discovery,
+    http::Means,
+    net::{Workers, tls::Store},
 };
 
 /// Time for a closed socket to free its address.
@@ -25,7 +26,7 @@ const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 pub(super) struct Listeners {
     open: Vec<Open>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     tls: Store,
     means: Means,
     /// Listeners that were removed, while their requests finish.
@@ -35,11 +36,11 @@ pub(super) struct Listeners {
 struct Open {
     config: CheckedListener,
     listener: Listener,
-    parts: Parts,
+    prepared: Prepared,
 }
 
 impl Listeners {
-    pub(super) fn new(metrics: Arc<Metrics>, tls: Store, means: Means) -> Self {
+    pub(super) fn new(metrics: Metrics, tls: Store, means: Means) -> Self {
         Self { open: Vec::new(), metrics, tls, means, draining: JoinSet::new() }
     }
 
@@ -51,28 +52,27 @@ impl Listeners {
         workers: &Workers,
     ) -> Result<(), OpenError> {
         while self.draining.try_join_next().is_some() {}
-        let wanted = config.http();
+        let wanted = config.listeners();
         let running: Vec<&CheckedListener> = self.open.iter().map(|open| &open.config).collect();
         let Plan { open, make_way, replace, update, keep, close } = plan(&running, wanted);
-        let parts: Vec<Parts> =
-            wanted.iter().map(|listener| self.parts(listener, discovery)).collect::<Result<_, _>>()?;
+        let prepared = self.prepare(wanted, discovery)?;
 
         let mut opened = HashMap::new();
         for new in open {
-            let listener = self.open(&wanted[new], &parts[new], workers)?;
+            let listener = self.open(&prepared[new], workers)?;
             opened.insert(new, listener);
         }
 
         let mut running: Vec<Option<Open>> = self.open.drain(..).map(Some).collect();
         let mut made_way = Vec::new();
         for old in make_way {
-            if let Some(Open { config: old, listener, parts }) = running[old].take() {
+            if let Some(Open { config: old, listener, prepared }) = running[old].take() {
                 self.drain_later(listener, config.drain_timeout());
-                made_way.push((old, parts));
+                made_way.push((old, prepared));
             }
         }
         for new in replace {
-            match self.open_released(&wanted[new], &parts[new], workers).await {
+            match self.open_released(&prepared[new], workers).await {
                 Ok(listener) => opened.insert(new, listener),
                 Err(error) => {
                     drop(opened);
@@ -86,7 +86,7 @@ impl Listeners {
         for (old, new) in update.iter().chain(&keep).copied() {
             let Some(Open { listener, .. }) = running[old].take() else { continue };
             if update.contains(&(old, new)) {
-                listener.update(wanted[new].listener(), parts[new].clone());
+                listener.update(&prepared[new]);
                 tracing::info!(listener = wanted[new].name(), "listener updated");
             }
             opened.insert(new, listener);
@@ -99,10 +99,10 @@ impl Listeners {
         }
         self.open = wanted
             .iter()
-            .zip(parts)
+            .zip(prepared)
             .enumerate()
-            .filter_map(|(new, (config, parts))| {
-                Some(Open { config: config.clone(), listener: opened.remove(&new)?, parts })
+            .filter_map(|(new, (config, prepared))| {
+                Some(Open { config: config.clone(), listener: opened.remove(&new)?, prepared })
             })
             .collect();
         Ok(())
@@ -136,62 +136,32 @@ impl Listeners {
         }
     }
 
-    fn open(
-        &self,
-        config: &CheckedListener,
-        parts: &Parts,
-        workers: &Workers,
-    ) -> Result<Listener, OpenError> {
-        Listener::open(config.listener(), parts.clone(), workers, self.metrics.clone())
+    fn open(&self, prepared: &Prepared, workers: &Workers) -> Result<Listener, OpenError> {
+        Ok(Listener::open(prepared, workers, &self.metrics)?)
     }
 
-    /// Reads what TLS needs. A site keeps its backends while its sources stay the same.
-    fn parts(&self, listener: &CheckedListener, discovery: &mut Discovery) -> Result<Parts, OpenError> {
-        let failed = |place: String, source: TlsError| OpenError::Tls {
-            listener: listener.name().to_owned(),
-            place: join(&place, source.field()),
-            source,
+    /// Reads what TLS needs, and follows the sources. A backend set stays while its sources stay the same.
+    fn prepare(
+        &self,
+        wanted: &[CheckedListener],
+        discovery: &mut Discovery,
+    ) -> Result<Vec<Prepared>, OpenError> {
+        let sets =
+            self.open.iter().map(|open| open.config.sources().into_iter().zip(open.prepared.backends()));
+        let known = sets.flatten().collect();
+        let mut maker = Maker { tls: &self.tls, means: &self.means, discovery, known };
+        let before = |listener: &CheckedListener| {
+            let same = self.open.iter().find(|open| open.config.name() == listener.name());
+            same.map(|open| &open.prepared)
         };
-        let server = |tls| self.tls.server(tls, ALPN).map_err(|error| failed("tls".to_owned(), error));
-        let tls = listener.listener().tls.as_ref().map(server).transpose()?;
-        let known: Vec<(&[_], &Backends)> = self
-            .open
-            .iter()
-            .flat_map(|open| open.config.sites().iter().zip(&open.parts.sites))
-            .map(|(site, input)| (site.sources(), &input.backends))
-            .collect();
-        let mut sites = Vec::new();
-        for site in listener.sites() {
-            let client = |tls| {
-                self.tls.client(tls).map_err(|error| failed(format!("site {}: tls", site.name()), error))
-            };
-            let known = known.iter().find(|(sources, _)| *sources == site.sources());
-            sites.push(SiteInput {
-                name: site.name().to_owned(),
-                tls: site.tls().map(client).transpose()?,
-                protocol: site.protocol(),
-                backends: known
-                    .map_or_else(|| discovery.subscribe(site.sources()), |(_, backends)| (*backends).clone()),
-            });
-        }
-        let before = self.open.iter().find(|open| open.config.name() == listener.name());
-        let before = before.map(|open| &*open.parts.gate);
-        let gate = Gate::new(listener.listener(), &self.means, before)
-            .map_err(|source| OpenError::Gate { listener: listener.name().to_owned(), source })?;
-        let gate = Arc::new(gate);
-        Ok(Parts { tls, gate, sites })
+        wanted.iter().map(|listener| maker.prepare(listener, before(listener))).collect()
     }
 
     /// Opens a listener whose address another one is just giving up.
-    async fn open_released(
-        &self,
-        config: &CheckedListener,
-        parts: &Parts,
-        workers: &Workers,
-    ) -> Result<Listener, OpenError> {
+    async fn open_released(&self, prepared: &Prepared, workers: &Workers) -> Result<Listener, OpenError> {
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         loop {
-            match self.open(config, parts, workers) {
+            match self.open(prepared, workers) {
                 Err(_) if Instant::now() < deadline => time::sleep(RELEASE_POLL).await,
                 result => return result,
             }
@@ -199,10 +169,10 @@ impl Listeners {
     }
 
     /// Opens again what was closed for a listener that could not be opened.
-    async fn restore(&mut self, closed: Vec<(CheckedListener, Parts)>, workers: &Workers) {
-        for (config, parts) in closed {
-            match self.open_released(&config, &parts, workers).await {
-                Ok(listener) => self.open.push(Open { config, listener, parts }),
+    async fn restore(&mut self, closed: Vec<(CheckedListener, Prepared)>, workers: &Workers) {
+        for (config, prepared) in closed {
+            match self.open_released(&prepared, workers).await {
+                Ok(listener) => self.open.push(Open { config, listener, prepared }),
                 Err(error) => tracing::error!(%error, "a listener is lost until the next configuration"),
             }
         }
@@ -211,8 +181,4 @@ impl Listeners {
     fn drain_later(&mut self, listener: Listener, timeout: Duration) {
         self.draining.spawn(listener.drain(timeout));
     }
-}
-
-fn join(place: &str, field: &str) -> String {
-    if field.is_empty() { place.to_owned() } else { format!("{place}.{field}") }
 }

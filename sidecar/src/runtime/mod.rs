@@ -6,9 +6,12 @@
 mod control;
 mod drain;
 mod health;
+mod listener;
 mod listeners;
+mod parts;
 mod plan;
 mod signals;
+pub(crate) mod status_socket;
 
 use std::{fmt, io, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,7 +28,7 @@ use crate::{
     admin::{self, AdminError},
     config::source::{self, Document, Origin, Reading},
     discovery::{Discovery, cluster::Cluster, dns::SystemDns, state::StateDir},
-    http,
+    http, l4,
     net::{self, Workers},
     telemetry::{self, lines::Lines, spans::Exporters},
 };
@@ -49,6 +52,8 @@ pub struct Options {
     pub stop: CancellationToken,
     /// Told the address of the admin endpoints when the first configuration is in use.
     pub serving: Option<oneshot::Sender<SocketAddr>>,
+    /// Where to tell whether a TCP or UDP listener has a live backend.
+    pub status_socket: Option<PathBuf>,
 }
 
 /// Where the configuration comes from.
@@ -118,7 +123,14 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let mut registry = Registry::default();
     telemetry::process::register(&mut registry);
     let metrics = telemetry::metrics::Control::register(&mut registry);
-    let http_metrics = http::Metrics::register(&mut registry);
+    let listener_metrics = listener::Metrics {
+        http: http::Metrics::register(&mut registry),
+        l4: l4::Metrics::register(&mut registry),
+    };
+    if let Some(path) = options.status_socket.take() {
+        let served = status_socket::serve(path, listener_metrics.l4.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(served));
+    }
     let tls = net::tls::Store::register(&mut registry);
     let dns = Arc::new(SystemDns::default());
     let sets = http::KeySets::register(&mut registry, tls.clone(), dns.clone());
@@ -144,7 +156,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let mut control = Control::new(
         admin_address,
         workers,
-        http_metrics,
+        listener_metrics,
         tls,
         means,
         metrics,

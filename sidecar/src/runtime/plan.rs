@@ -1,7 +1,6 @@
 //! Which listeners to open, update and close to get from one configuration to the next. Pure.
 //!
-//! A listener is the same while name, address and port are: that is what [`Listener::update`](crate::http::Listener::update)
-//! leaves as it is. New sockets are opened before old ones are closed, except where the old one is in the way.
+//! A listener is the same while kind, name, address and port are: that is what an update leaves as it is. New sockets are opened before old ones are closed, except where the old one is in the way.
 
 use crate::config::CheckedListener;
 
@@ -24,18 +23,15 @@ pub(super) struct Plan {
 
 pub(super) fn plan(running: &[&CheckedListener], wanted: &[CheckedListener]) -> Plan {
     let mut plan = Plan::default();
-    let same = |a: &CheckedListener, b: &CheckedListener| {
-        a.name() == b.name() && a.socket_address() == b.socket_address()
-    };
     let (stay, go): (Vec<usize>, Vec<usize>) =
-        (0..running.len()).partition(|&old| wanted.iter().any(|new| same(running[old], new)));
+        (0..running.len()).partition(|&old| wanted.iter().any(|new| running[old].is_same(new)));
     for (new, listener) in wanted.iter().enumerate() {
-        if let Some(&old) = stay.iter().find(|&&old| same(running[old], listener)) {
+        if let Some(&old) = stay.iter().find(|&&old| running[old].is_same(listener)) {
             let steps = if running[old] == listener { &mut plan.keep } else { &mut plan.update };
             steps.push((old, new));
             continue;
         }
-        let in_the_way = |old: &&usize| listener.listener().collides_with(running[**old].listener());
+        let in_the_way = |old: &&usize| listener.excludes(running[**old]);
         let obstacles: Vec<usize> = go.iter().filter(in_the_way).copied().collect();
         if obstacles.is_empty() {
             plan.open.push(new);
@@ -68,7 +64,7 @@ mod tests {
             })
             .collect();
         let text = serde_json::json!({ "http": items }).to_string();
-        load(text.as_bytes(), "127.0.0.1:1".parse().unwrap()).unwrap().config.http().to_vec()
+        load(text.as_bytes(), "127.0.0.1:1".parse().unwrap()).unwrap().config.listeners().to_vec()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crds::metrics::{self, Group};
 
 use super::{lines, metrics::Control, process, spans};
-use crate::{http, net::tls};
+use crate::{http, l4, net::tls};
 
 const INTRODUCTION: &str = "At `/metrics` on port 15470 of each injected pod, and at `--admin-address` of a sidecar elsewhere. A listener, a site
 and a backend are labelled as the configuration calls them, a backend by its address; the series of a backend that has gone
@@ -17,6 +17,7 @@ pub fn page() -> String {
 /// All families.
 pub fn groups() -> Vec<Group> {
     let mut groups = Vec::from(http::groups());
+    groups.extend(l4::groups());
     groups.push(Group { title: "TLS", metrics: tls::FAMILIES.to_vec() });
     groups.push(Group { title: "Configuration", metrics: Control::FAMILIES.to_vec() });
     groups.push(Group { title: "Access log", metrics: vec![&lines::DROPPED] });

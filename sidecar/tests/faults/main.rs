@@ -14,4 +14,5 @@ mod crowds;
 mod outages;
 mod server_errors;
 mod smuggling;
+mod streams;
 mod support;

@@ -146,9 +146,8 @@ fn site(site: &SiteArgument, number: usize, arguments: &Arguments) -> Result<Sit
         match endpoint {
             Endpoint::Address(address) => addresses.push(address.clone()),
             Endpoint::Name(host, port) => sources.push(BackendSource::Dns(DnsBackend {
-                host: host.clone(),
-                port: *port,
                 refresh: Some(span(arguments.dns_ttl)),
+                ..DnsBackend::new(host.clone(), *port)
             })),
         }
     }

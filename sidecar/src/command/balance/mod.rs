@@ -64,6 +64,7 @@ impl Arguments {
             zone: None,
             stop: stop.clone(),
             serving: Some(serving),
+            status_socket: None,
         };
         if table { with_table(options, at, &stop) } else { Ok(runtime::run(options)?) }
     }

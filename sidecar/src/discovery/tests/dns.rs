@@ -6,7 +6,7 @@ use std::{
     sync::Mutex,
 };
 
-use crds::config::DnsBackend;
+use crds::config::{DnsBackend, DnsGrouping, DnsRecord};
 use futures::future::BoxFuture;
 use hickory_resolver::{
     TokioResolver,
@@ -20,11 +20,15 @@ use hickory_resolver::{
 use tokio::net::UdpSocket;
 
 use super::*;
-use crate::discovery::dns::{Answer, LookupError, SystemDns};
+use crate::discovery::dns::{Answer, LookupError, Service, SystemDns};
 
 /// Gives the answers of a script, in order, and notes when it was asked.
 struct Scripted {
     start: time::Instant,
+    /// SRV records of any name.
+    services: Vec<Service>,
+    /// Names of addresses in reverse DNS; those of the others cannot be had.
+    names: Vec<(IpAddr, &'static str)>,
     answers: Mutex<VecDeque<Result<Answer, LookupError>>>,
     asked: Mutex<Vec<Duration>>,
 }
@@ -40,14 +44,25 @@ impl Lookup for Scripted {
             }
         })
     }
+
+    fn services<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(Vec<Service>, Duration), LookupError>> {
+        Box::pin(async { Ok((self.services.clone(), Duration::from_secs(30))) })
+    }
+
+    fn reverse(&self, address: IpAddr) -> BoxFuture<'_, Result<String, LookupError>> {
+        let name = self.names.iter().find(|(ip, _)| *ip == address).map(|(_, name)| (*name).to_owned());
+        Box::pin(async move { name.ok_or(LookupError::NoSuchName) })
+    }
 }
 
-fn scripted(answers: Vec<Result<Answer, LookupError>>) -> Arc<Scripted> {
-    Arc::new(Scripted {
+fn scripted(answers: Vec<Result<Answer, LookupError>>) -> Scripted {
+    Scripted {
         start: time::Instant::now(),
+        services: Vec::new(),
+        names: Vec::new(),
         answers: Mutex::new(answers.into()),
         asked: Mutex::default(),
-    })
+    }
 }
 
 fn answer(addresses: &[&str], seconds: u64) -> Result<Answer, LookupError> {
@@ -56,17 +71,55 @@ fn answer(addresses: &[&str], seconds: u64) -> Result<Answer, LookupError> {
 }
 
 fn name(host: &str) -> BackendSource {
-    BackendSource::Dns(DnsBackend { host: host.parse().unwrap(), port: 80, refresh: None })
+    BackendSource::Dns(DnsBackend::new(host.parse().unwrap(), 80))
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_addresses_of_one_server_are_one_backend() {
+    let [four, six, other]: [IpAddr; 3] = ["10.0.0.1", "fd00::1", "10.0.0.2"].map(|ip| ip.parse().unwrap());
+    let lookup = Scripted {
+        names: vec![(four, "db1.example.com."), (six, "db1.example.com.")],
+        answers: Mutex::new(
+            vec![Ok(Answer { addresses: vec![four, six, other], ttl: DEADLINE * 100 })].into(),
+        ),
+        ..scripted(Vec::new())
+    };
+    let grouped =
+        DnsBackend { group_by: DnsGrouping::ReverseName, ..DnsBackend::new("db".parse().unwrap(), 80) };
+    let source = BackendSource::Dns(grouped);
+    let mut backends =
+        discovery(Arc::default(), Arc::new(lookup), StateDir::default()).subscribe(&[source.into()]);
+    wait(&mut backends, "two servers", |set| addresses(set) == ["10.0.0.1:80", "10.0.0.2:80"]).await;
+    let others = backends.borrow().endpoints[0].others.clone().unwrap();
+    assert_eq!(others[..], ["[fd00::1]:80".parse().unwrap()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn srv_records_of_the_best_priority_give_ports_and_weights() {
+    let service =
+        |host: &str, port, priority, weight| Service { host: host.to_owned(), port, priority, weight };
+    let lookup = Scripted {
+        services: vec![service("far", 1, 20, 1), service("a", 5432, 10, 3), service("b", 5433, 10, 1)],
+        answers: Mutex::new(vec![answer(&["10.0.0.1"], 60), answer(&["10.0.0.2"], 60)].into()),
+        ..scripted(Vec::new())
+    };
+    let records = DnsBackend { record: DnsRecord::Srv, ..DnsBackend::new("_pg._tcp.db".parse().unwrap(), 0) };
+    let source = BackendSource::Dns(records);
+    let mut backends =
+        discovery(Arc::default(), Arc::new(lookup), StateDir::default()).subscribe(&[source.into()]);
+    wait(&mut backends, "two servers", |set| addresses(set) == ["10.0.0.1:5432", "10.0.0.2:5433"]).await;
+    let weights: Vec<u32> = backends.borrow().endpoints.iter().map(|endpoint| endpoint.weight).collect();
+    assert_eq!(weights, [3, 1]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_asked_again_when_its_ttl_has_passed() {
-    let lookup = scripted(vec![
+    let lookup = Arc::new(scripted(vec![
         answer(&["10.0.0.1"], 30),
         answer(&["10.0.0.2", "fd00::2"], 0),
         answer(&["10.0.0.3"], 86_400),
         answer(&["10.0.0.4"], 60),
-    ]);
+    ]));
     let mut backends =
         discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b").into()]);
     wait(&mut backends, "both families", |set| addresses(set) == ["10.0.0.2:80", "[fd00::2]:80"]).await;
@@ -80,13 +133,13 @@ async fn a_name_is_asked_again_when_its_ttl_has_passed() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_keeps_what_was_found() {
-    let lookup = scripted(vec![
+    let lookup = Arc::new(scripted(vec![
         answer(&["10.0.0.1"], 5),
         Err(LookupError::Timeout),
         Err(LookupError::NoSuchName),
         Err(LookupError::Server("refused".to_owned())),
         answer(&["10.0.0.2"], 5),
-    ]);
+    ]));
     let mut backends =
         discovery(Arc::default(), lookup.clone(), StateDir::default()).subscribe(&[name("a.b").into()]);
     wait(&mut backends, "the first answer", |set| addresses(set) == ["10.0.0.1:80"]).await;
@@ -97,7 +150,7 @@ async fn an_error_keeps_what_was_found() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_that_never_resolved_says_why() {
-    let lookup = scripted(vec![Err(LookupError::Timeout), Err(LookupError::NoSuchName)]);
+    let lookup = Arc::new(scripted(vec![Err(LookupError::Timeout), Err(LookupError::NoSuchName)]));
     let mut backends =
         discovery(Arc::default(), lookup, StateDir::default()).subscribe(&[name("a.b").into()]);
     let set = wait(&mut backends, "the error", |set| !set.unavailable.is_empty()).await;

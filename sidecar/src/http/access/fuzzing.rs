@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crds::config::AccessLogFormat;
 
 use super::{
-    line::{self, Facts},
+    line::{self, Facts, Kind},
     redact::{Redact, SECRET},
     span::{self, Context},
 };
@@ -55,6 +55,7 @@ fn nowhere(path: &[u8], redact: &Redact) {
     assert!(head.parse(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok());
     let trace = Trace::of(&head.fields, 1, true, &mut random);
     let facts = Facts {
+        kind: Kind::Request,
         time: b"2026-11-22T05:30:00.123Z",
         listener: "web",
         client: None,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hickory_resolver::proto::{
-    op::{Message, MessageType, OpCode},
+    op::{Message, MessageType, OpCode, ResponseCode},
     rr::{Name, RData, Record, RecordType},
 };
 use tokio::net::UdpSocket;
@@ -25,7 +25,9 @@ pub(crate) struct Dns {
 struct Shared {
     addresses: Mutex<Vec<IpAddr>>,
     silent: AtomicBool,
+    failing: AtomicBool,
     ignored: AtomicUsize,
+    asked: AtomicUsize,
 }
 
 impl Dns {
@@ -38,6 +40,7 @@ impl Dns {
             let mut block = [0; 1500];
             loop {
                 let (length, from) = socket.recv_from(&mut block).await.unwrap();
+                served.asked.fetch_add(1, Relaxed);
                 if served.silent.load(Relaxed) {
                     served.ignored.fetch_add(1, Relaxed);
                     continue;
@@ -52,6 +55,18 @@ impl Dns {
     pub(crate) fn answers(&self, addresses: &[IpAddr]) {
         *self.shared.addresses.lock().unwrap() = addresses.to_vec();
         self.shared.silent.store(false, Relaxed);
+        self.shared.failing.store(false, Relaxed);
+    }
+
+    /// Answers SERVFAIL from now on.
+    pub(crate) fn fails(&self) {
+        self.shared.failing.store(true, Relaxed);
+        self.shared.silent.store(false, Relaxed);
+    }
+
+    /// All queries so far.
+    pub(crate) fn asked(&self) -> usize {
+        self.shared.asked.load(Relaxed)
     }
 
     pub(crate) fn falls_silent(&self) {
@@ -69,6 +84,10 @@ impl Shared {
         let query = request.queries[0].clone();
         let mut response = Message::new(request.metadata.id, MessageType::Response, OpCode::Query);
         response.add_query(query.clone());
+        if self.failing.load(Relaxed) {
+            response.metadata.response_code = ResponseCode::ServFail;
+            return response.to_vec().unwrap();
+        }
         if query.query_type() == RecordType::A {
             let name: &Name = query.name();
             for address in self.addresses.lock().unwrap().iter() {

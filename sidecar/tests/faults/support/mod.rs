@@ -7,6 +7,7 @@ mod load;
 mod namespace;
 mod nginx;
 mod sidecar;
+mod streams;
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ pub(crate) use load::{Load, Tally, get};
 pub(crate) use namespace::{Needs, in_a_namespace, run};
 pub(crate) use nginx::Nginx;
 pub(crate) use sidecar::{Sidecar, free_port};
+pub(crate) use streams::{Greeter, Visitors};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);

@@ -43,6 +43,19 @@ fn config(port: u16, site: &str, more: &str) -> String {
     )
 }
 
+/// The same with a TCP listener.
+fn passing(port: u16, backends: &str) -> String {
+    format!(
+        "drainTimeout: 1s\n\
+         tcp:\n\
+         - name: faults\n\
+         \x20 port: {port}\n\
+         \x20 backends: [{backends}]\n\
+         \x20 balance: RoundRobin\n\
+         \x20 health: {{interval: 1s, timeout: 500ms}}\n"
+    )
+}
+
 /// A port below those that the kernel gives to clients: none of the many clients here can take it before it is used.
 pub(crate) fn free_port() -> u16 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
@@ -83,11 +96,27 @@ impl Sidecar {
     }
 
     async fn run(site: &str, more: &str) -> Self {
+        Self::configured(|port| config(port, site, more)).await
+    }
+
+    /// Starts one that passes connections on to these sources.
+    pub(crate) async fn passing(backends: &str) -> Self {
+        Self::configured(|port| passing(port, backends)).await
+    }
+
+    /// Other sources for the same listener.
+    pub(crate) fn passes_to(&self, backends: &str) {
+        let path = self.directory.path().join("next.yaml");
+        fs::write(&path, passing(self.address.port(), backends)).unwrap();
+        fs::rename(path, self.directory.path().join("sidecar.yaml")).unwrap();
+    }
+
+    async fn configured(config: impl FnOnce(u16) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let [port, admin] = [free_port(), free_port()];
         let admin = SocketAddr::from(([127, 0, 0, 1], admin));
         let path = directory.path().join("sidecar.yaml");
-        fs::write(&path, config(port, site, more)).unwrap();
+        fs::write(&path, config(port)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_sidecar"))
             .args(["run", "--log-format", "text", "--admin-address", &admin.to_string(), "--config"])
@@ -145,6 +174,14 @@ impl Sidecar {
             self.descriptors() <= most
         })
         .await;
+    }
+
+    /// Processor time so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11);
+        let mut ticks = || fields.next().unwrap().parse::<u64>().unwrap();
+        Duration::from_millis((ticks() + ticks()) * 10)
     }
 
     /// Resident memory in MiB.

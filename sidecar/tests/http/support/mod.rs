@@ -106,7 +106,7 @@ impl Site {
             name: self.name.clone(),
             backends: self.sets.subscribe(),
             tls: self.tls.clone(),
-            protocol: self.protocol,
+            protocol: Some(self.protocol),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a real API server makes of policies: each mistake is refused with the field's path and a remedy, each default
 //! is filled in, each field is explained.
 
+mod l4;
+
 use std::{
     io::Write,
     process::{Output, Stdio},
@@ -59,7 +61,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
     let known = |fields: &str| http(&listener("a", "9000", SITE, &format!(", authentication: {{{fields}}}")));
     let cases = [
         ("unknown field", format!("{HEAD}spec: {{htp: []}}"), "spec.htp"),
-        ("later part", format!("{HEAD}spec: {{tcp: [{{name: db, port: 5432}}]}}"), "spec.tcp"),
+        ("later part", format!("{HEAD}spec: {{kv: {{port: 7070}}}}"), "spec.kv"),
         ("port 0", http(&listener("a", "0", SITE, "")), "spec.http[0].port"),
         ("port 70000", http(&listener("a", "70000", SITE, "")), "spec.http[0].port"),
         ("admin port", http(&listener("a", "15470", SITE, "")), "choose another"),
@@ -375,11 +377,17 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
         ),
     ];
     for (case, text, expected) in cases {
-        let output = apply(&namespace, &text).await?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{case}: was accepted:\n{text}");
-        assert!(errors.contains(expected), "{case}: {expected:?} is not in:\n{errors}");
+        refused(&namespace, case, &text, expected).await?;
     }
+    Ok(())
+}
+
+/// Fails unless the API server refuses it with these words.
+async fn refused(namespace: &str, case: &str, text: &str, expected: &str) -> anyhow::Result<()> {
+    let output = apply(namespace, text).await?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{case}: was accepted:\n{text}");
+    assert!(errors.contains(expected), "{case}: {expected:?} is not in:\n{errors}");
     Ok(())
 }
 
@@ -481,12 +489,12 @@ async fn the_policies_of_all_examples_are_accepted() -> anyhow::Result<()> {
 async fn an_unknown_field_is_a_warning_for_clients_that_do_not_validate() -> anyhow::Result<()> {
     let server = ApiServer::shared().await;
     let namespace = server.namespace("warned").await?;
-    let file = tempfile_with(&format!("{HEAD}spec: {{tcp: []}}"))?;
+    let file = tempfile_with(&format!("{HEAD}spec: {{kv: {{}}}}"))?;
     let mut command = server.kubectl();
     command.args(["apply", "--validate=warn", "-n", &namespace, "-f"]).arg(file.path());
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown field \"spec.tcp\""));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown field \"spec.kv\""));
     Ok(())
 }
 

@@ -13,29 +13,29 @@ const BOUNDS: [u64; 14] = [
 
 /// Counts of durations by size.
 #[derive(Debug, Default)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     counts: [AtomicU64; BOUNDS.len() + 1],
     microseconds: AtomicU64,
 }
 
 /// What some histograms hold together.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Totals {
-    pub(super) seconds: f64,
-    pub(super) count: u64,
+pub(crate) struct Totals {
+    pub(crate) seconds: f64,
+    pub(crate) count: u64,
     /// Upper bound in seconds, and how many are above the bound before it.
-    pub(super) buckets: Vec<(f64, u64)>,
+    pub(crate) buckets: Vec<(f64, u64)>,
 }
 
 impl Histogram {
-    pub(super) fn observe(&self, duration: Duration) {
+    pub(crate) fn observe(&self, duration: Duration) {
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.iter().position(|bound| microseconds <= *bound).unwrap_or(BOUNDS.len());
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
         self.microseconds.fetch_add(microseconds, Ordering::Relaxed);
     }
 
-    pub(super) fn total<'a>(histograms: impl Iterator<Item = &'a Self>) -> Totals {
+    pub(crate) fn total<'a>(histograms: impl Iterator<Item = &'a Self>) -> Totals {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let mut totals = Totals { buckets: bounds.map(|bound| (bound, 0)).collect(), ..Totals::default() };
         for histogram in histograms {

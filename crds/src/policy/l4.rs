@@ -1,0 +1,164 @@
+//! TCP and UDP listeners as users write them in a policy. The operator resolves them into [`config`](crate::config).
+
+use std::num::NonZeroU32;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    BackendReference, ListenerTlsSpec, SiteTlsSpec,
+    http::{NAME_PATTERN, default_address, listen_address},
+};
+use crate::{
+    config::{
+        L4Balance, MAX_SESSIONS, OnBackendDown, OutlierDetection, ProxyProtocol, ServerCheck,
+        TcpBackendLimits, TcpTimeouts, TrafficDistribution,
+    },
+    schema,
+    units::{Duration, ListenAddress},
+};
+
+/// A local address whose connections go to the backends, byte for byte.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "has(self.port) != self.address.startsWith('unix:')",
+    "message": "a listener has a port, unless its address is a Unix socket",
+})]))]
+pub struct TcpListenerSpec {
+    /// Names the listener in logs, metrics and errors.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// Address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes connections from outside the pod; unix:/path
+    /// is a Unix socket in one of injection.volumeMounts.
+    #[serde(default = "default_address")]
+    #[schemars(schema_with = "listen_address")]
+    pub address: ListenAddress,
+
+    /// Port to listen on; a Unix socket has none. 15470 is the sidecar's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        range(min = 1, max = 65535),
+        extend("x-kubernetes-validations" = [json!({
+            "rule": "self != 15470",
+            "message": "port 15470 serves the sidecar's own /live, /ready and /metrics: choose another",
+        })])
+    )]
+    pub port: Option<u16>,
+
+    /// Clients speak TLS, which ends here. Without it their bytes go on as they came, TLS of their own among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTlsSpec>,
+
+    /// Where the backends come from; all of them together are balanced over.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub backends: Vec<BackendReference>,
+
+    /// The sidecar speaks TLS with the backends and verifies who they are, for applications that do not. Without it bytes go on
+    /// as they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_tls: Option<SiteTlsSpec>,
+
+    /// How a backend is chosen for a connection. LeastConnections: the one with the fewest for its weight. TwoChoices: of two
+    /// drawn at random, the one with fewer. RoundRobin: one after the other. Random: any. SourceHash: the same one for the same
+    /// client address.
+    #[serde(default)]
+    pub balance: L4Balance,
+
+    /// Time in which a backend that is new, or back, grows from a tenth of its share of new connections to all of it. Without
+    /// it, it has all of it at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
+
+    /// Whether backends in the zone of the pod come first. Auto: where their Service wants it by its own
+    /// trafficDistribution. PreferSameZone: always. None: never.
+    #[serde(default)]
+    pub traffic_distribution: TrafficDistribution,
+
+    /// Active checks of every backend. Without it, a connect every 5 s, within TLS where the backends are met so.
+    #[serde(default)]
+    pub health: ServerCheck,
+
+    /// Passive checks: a backend that cannot be connected to, or that breaks connections off before its first byte, several
+    /// times in a row while others do well, is taken out for a while.
+    #[serde(default)]
+    pub outlier_detection: OutlierDetection,
+
+    /// The most that this sidecar asks of one backend at once. Where all have as many connections as they may, clients wait in a
+    /// queue.
+    #[serde(default)]
+    pub backend_limits: TcpBackendLimits,
+
+    /// How long connecting, and a connection that is silent, may take.
+    #[serde(default)]
+    pub timeouts: TcpTimeouts,
+
+    /// Backends that are asked for a connection, one after another, before the client's is closed.
+    #[serde(default = "crate::config::default_tries")]
+    #[schemars(range(min = 1, max = 100))]
+    pub connect_tries: NonZeroU32,
+
+    /// What happens to the connections of a backend that fails its checks. Keep: they go on, and end when either side ends them.
+    /// Close: they are closed, so that clients connect to another one.
+    #[serde(default)]
+    pub on_backend_down: OnBackendDown,
+
+    /// Who the client is, told in front of each connection.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// A local address whose datagrams go to the backends, and whose answers come back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UdpListenerSpec {
+    /// Names the listener in logs, metrics and errors.
+    #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
+    pub name: String,
+
+    /// IP address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes datagrams from outside the pod.
+    #[serde(default = "default_address")]
+    #[schemars(schema_with = "ip_address")]
+    pub address: ListenAddress,
+
+    /// Port to listen on.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+
+    /// Where the backends come from; all of them together are balanced over.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub backends: Vec<BackendReference>,
+
+    /// How a backend is chosen for a client's session; LeastConnections counts sessions.
+    #[serde(default)]
+    pub balance: L4Balance,
+
+    /// Whether backends in the zone of the pod come first. Auto: where their Service wants it by its own
+    /// trafficDistribution. PreferSameZone: always. None: never.
+    #[serde(default)]
+    pub traffic_distribution: TrafficDistribution,
+
+    /// Active checks of every backend, by TCP or HTTP at `port`. Without it there are none: UDP itself does not tell whether
+    /// anybody listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ServerCheck>,
+
+    /// A client's datagrams go to one backend until nothing has come or gone for this time.
+    #[serde(default = "crate::config::default_session_timeout")]
+    pub session_timeout: Duration,
+
+    /// Sessions that are kept at once. With more, the one that was silent for the longest time ends for each new one.
+    #[serde(default = "crate::config::default_sessions")]
+    #[schemars(range(min = 1, max = MAX_SESSIONS))]
+    pub max_sessions: NonZeroU32,
+}
+
+fn ip_address(_: &mut SchemaGenerator) -> Schema {
+    schema::string(
+        r"^((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3}|::|::1)$",
+        15,
+        "IP address to listen on. 127.0.0.1 serves the application alone; 0.0.0.0 takes datagrams from outside the pod.",
+    )
+}

@@ -1,0 +1,28 @@
+//! TCP listeners of a policy -> TCP listeners of a SidecarConfig. Pure; no client required.
+
+use crds::{config::TcpListener, policy::TcpListenerSpec};
+
+use super::{resolve::Resolver, tls};
+
+impl Resolver<'_> {
+    pub(super) fn tcp(&mut self, listener: &TcpListenerSpec) -> TcpListener {
+        TcpListener {
+            name: listener.name.clone(),
+            address: listener.address.clone(),
+            port: listener.port.unwrap_or_default(),
+            tls: listener.tls.as_ref().map(tls::listener),
+            backends: listener.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
+            backend_tls: listener.backend_tls.as_ref().map(tls::site),
+            balance: listener.balance,
+            slow_start: listener.slow_start,
+            traffic_distribution: listener.traffic_distribution,
+            health: listener.health.clone(),
+            outlier_detection: listener.outlier_detection.clone(),
+            backend_limits: listener.backend_limits.clone(),
+            timeouts: listener.timeouts.clone(),
+            connect_tries: listener.connect_tries,
+            on_backend_down: listener.on_backend_down,
+            proxy_protocol: listener.proxy_protocol,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! TCP and UDP listeners: accept -> pick a backend -> move bytes until both sides have ended. No byte is looked at twice, and
+//! most are not looked at at all.
+//!
+//! An error on one side ends both, as it would without anybody between them; an end of one side's bytes ends the other's.
+
+mod families;
+mod metrics;
+mod tcp;
+
+pub(crate) use families::groups;
+pub use metrics::Metrics;
+pub use tcp::{TcpListener, TcpParts};

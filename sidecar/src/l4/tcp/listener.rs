@@ -1,0 +1,109 @@
+//! One open TCP listener: the front, a share of each thread, and the balancer behind them.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use crds::{config, units::Address};
+use tokio::{sync::watch, task::spawn_local};
+
+use super::{
+    queue::Queue,
+    settings::Settings,
+    thread::{Share, Thread, Tls},
+};
+use crate::{
+    balance::{Balancer, SiteInput},
+    l4::metrics::{Counters, ListenerMetrics, Metrics, ThreadCounters},
+    net::{BindError, Front, Workers, tls::Server},
+};
+
+/// What a listener is opened with beside its configuration.
+#[derive(Clone)]
+pub struct TcpParts {
+    pub tls: Option<Arc<Server>>,
+    pub backends: SiteInput,
+}
+
+/// An open listener. Dropping it closes it and all its connections at once; [`TcpListener::drain`] lets them end.
+pub struct TcpListener {
+    front: Front,
+    balancer: Balancer<Counters>,
+    metrics: Arc<ListenerMetrics>,
+    tls: Tls,
+    settings: Arc<ArcSwap<Settings>>,
+}
+
+impl TcpListener {
+    /// Binds and starts to serve. Must be called within the control runtime, which also runs the checks.
+    pub fn open(
+        config: &config::TcpListener,
+        parts: TcpParts,
+        workers: &Workers,
+        metrics: &Metrics,
+    ) -> Result<Self, BindError> {
+        let (front, lanes) = Front::open(&config.name, &config.address.at(config.port), workers)?;
+        let workers = workers.handles();
+        let balancer = Balancer::start(&config.name, config.into(), vec![parts.backends]);
+        let queue = Arc::<Queue>::default();
+        let shown = Arc::new(ListenerMetrics {
+            name: config.name.clone(),
+            route: balancer.route(),
+            threads: workers.iter().map(|_| Arc::<ThreadCounters>::default()).collect(),
+            queue: Arc::clone(&queue),
+        });
+        metrics.add(&shown);
+        let tls = Arc::new(ArcSwapOption::new(parts.tls));
+        let settings = Arc::new(ArcSwap::from_pointee(Settings::from(config)));
+        for ((worker, lane), counters) in workers.iter().zip(lanes).zip(&shown.threads) {
+            let share = Share {
+                listener: Arc::clone(front.name()),
+                lane,
+                route: balancer.route(),
+                counters: Arc::clone(counters),
+                queue: Arc::clone(&queue),
+                tls: Arc::clone(&tls),
+                settings: Arc::clone(&settings),
+            };
+            worker.run(move || drop(spawn_local(Thread::run(share))));
+        }
+        Ok(Self { front, balancer, metrics: shown, tls, settings })
+    }
+
+    pub fn name(&self) -> &str {
+        self.front.name()
+    }
+
+    /// The address that it listens on; the port is the real one where 0 was asked for.
+    pub fn address(&self) -> &Address {
+        self.front.address()
+    }
+
+    /// Other backends, rules, settings or TLS for the connections to come; name, address and port stay, and so do the
+    /// connections that are open.
+    pub fn update(&self, config: &config::TcpListener, parts: TcpParts) {
+        self.tls.store(parts.tls);
+        self.settings.store(Arc::new(config.into()));
+        self.balancer.update(config.into(), vec![parts.backends]);
+    }
+
+    /// True once the backend set has answered.
+    pub fn answered(&self) -> watch::Receiver<bool> {
+        self.balancer.answered()
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        let threads = &self.metrics.threads;
+        threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Stops accepting and waits for clients and backends to end their connections; what is left after `limit` is cut off.
+    pub async fn drain(self, limit: Duration) {
+        let threads = &self.metrics.threads;
+        let connections = || threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum();
+        self.front.drain(limit, connections).await;
+    }
+}

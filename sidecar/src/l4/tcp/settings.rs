@@ -1,0 +1,36 @@
+//! What a listener's connections go by, as far as it may change while the listener is open.
+
+use std::time::Duration;
+
+use crds::config::{OnBackendDown, ProxyVersion, TcpListener};
+
+/// A snapshot: a connection is served by one of them from beginning to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) connect: Duration,
+    pub(super) idle: Duration,
+    pub(super) tries: u32,
+    pub(super) max_queued: usize,
+    pub(super) queue_timeout: Duration,
+    /// Whether the connections of a backend that fails its checks are closed.
+    pub(super) closes_down: bool,
+    /// Whether connections begin with the PROXY protocol.
+    pub(super) takes_ends: bool,
+    /// The version of it that backends are told of the client in.
+    pub(super) tells_ends: Option<ProxyVersion>,
+}
+
+impl From<&TcpListener> for Settings {
+    fn from(config: &TcpListener) -> Self {
+        Self {
+            connect: config.timeouts.connect.as_std(),
+            idle: config.timeouts.idle.as_std(),
+            tries: config.connect_tries.get(),
+            max_queued: config.backend_limits.max_queued as usize,
+            queue_timeout: config.backend_limits.queue_timeout.as_std(),
+            closes_down: config.on_backend_down == OnBackendDown::Close,
+            takes_ends: config.proxy_protocol.accept,
+            tells_ends: config.proxy_protocol.send,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A listener's share of one thread: its snapshot of the route, and its connections.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use slab::Slab;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{queue::Queue, session, settings::Settings};
+use crate::{
+    balance::{Backend, Route},
+    l4::metrics::{Cause, Counters, ThreadCounters},
+    net::{Lane, tls::Server},
+};
+
+/// A client that finds no live backend waits this long for one to come back.
+const REVIVAL: Duration = Duration::from_secs(1);
+
+/// Clients that wait for that on one thread; others are told at once.
+const MOST_WAITING: usize = 256;
+
+/// What new connections begin with, if they begin with TLS.
+pub(super) type Tls = Arc<ArcSwapOption<Server>>;
+
+/// What a thread gets from its listener.
+pub(super) struct Share {
+    pub(super) listener: Arc<str>,
+    pub(super) lane: Lane,
+    pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
+    pub(super) counters: Arc<ThreadCounters>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) tls: Tls,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
+}
+
+/// What the connections of one listener share on one thread.
+pub(super) struct Thread {
+    pub(super) listener: Arc<str>,
+    pub(super) counters: Arc<ThreadCounters>,
+    pub(super) queue: Arc<Queue>,
+    route: RefCell<Arc<Route<Counters>>>,
+    random: RefCell<fastrand::Rng>,
+    tls: Tls,
+    settings: Arc<ArcSwap<Settings>>,
+    /// Told of each route with a live backend.
+    revived: Notify,
+    waiting: Cell<usize>,
+    /// The connections, to be told when they shall end.
+    going: RefCell<Slab<Rc<Going>>>,
+}
+
+/// A connection that may be told to end before its sides do.
+struct Going {
+    backend: u64,
+    told: Notify,
+}
+
+/// A connection in the thread's list.
+pub(super) struct Registered<'a> {
+    thread: &'a Thread,
+    key: usize,
+    going: Rc<Going>,
+}
+
+/// A connection in the thread's count, from its first byte to its last.
+pub(super) struct Present {
+    counters: Arc<ThreadCounters>,
+    since: Instant,
+}
+
+impl Thread {
+    /// Serves the connections that arrive in the lane until it ends, or until the listener is dropped.
+    pub(super) async fn run(mut share: Share) {
+        let thread = Rc::new(Self {
+            listener: share.listener,
+            counters: share.counters,
+            queue: share.queue,
+            route: RefCell::new(Arc::new(Route::empty())),
+            random: RefCell::new(fastrand::Rng::new()),
+            tls: share.tls,
+            settings: share.settings,
+            revived: Notify::new(),
+            waiting: Cell::new(0),
+            going: RefCell::default(),
+        });
+        thread.adopt(share.route.borrow_and_update().clone());
+        let mut connections = JoinSet::new();
+        let (mut accepting, mut following) = (true, true);
+        while accepting || !connections.is_empty() {
+            tokio::select! {
+                biased;
+                changed = share.route.changed(), if following => match changed {
+                    Ok(()) => thread.adopt(share.route.borrow_and_update().clone()),
+                    Err(_) => following = false,
+                },
+                changed = share.lane.phase.changed() => {
+                    // A drain waits for clients and backends: only they know when they have done.
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+                accepted = share.lane.queue.recv(), if accepting => match accepted {
+                    Some(accepted) => {
+                        connections.spawn_local(session::serve(Rc::clone(&thread), accepted));
+                    }
+                    None => accepting = false,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        connections.shutdown().await;
+        drop(share.lane.done);
+    }
+
+    /// Takes over a new route. Connections to backends that have gone stay for as long as both sides want them to.
+    fn adopt(&self, route: Arc<Route<Counters>>) {
+        if self.settings.load().closes_down {
+            let down = |id: u64| {
+                let backend = route.backends.iter().find(|backend| backend.id == id);
+                backend.is_some_and(|backend| !backend.condition().is_usable())
+            };
+            for (_, going) in self.going.borrow().iter().filter(|(_, going)| down(going.backend)) {
+                going.told.notify_one();
+            }
+        }
+        let live = route.is_live();
+        *self.route.borrow_mut() = route;
+        if live {
+            self.revived.notify_waiters();
+        }
+        self.queue.changed();
+    }
+
+    /// Has the backends checked, and waits a moment for one that is live. Without any backend there is nothing to check, and
+    /// nothing to wait for.
+    pub(super) async fn revive(&self) -> bool {
+        let route = self.route();
+        if route.backends.is_empty() || self.waiting.get() >= MOST_WAITING {
+            return false;
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let revived = self.revived.notified();
+        route.check_now();
+        let live = timeout(REVIVAL, revived).await.is_ok();
+        self.waiting.set(self.waiting.get() - 1);
+        live
+    }
+
+    /// Counts a client that got no backend.
+    pub(super) fn refuse(&self, cause: Cause) {
+        self.counters.failed(cause);
+        let (listener, reason) = (&self.listener, self.route());
+        let reason = reason.unavailable.trim_end();
+        tracing::debug!(%listener, %cause, reason, "a client got no backend");
+    }
+
+    pub(super) fn enter(&self) -> Present {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Present { counters: Arc::clone(&self.counters), since: Instant::now() }
+    }
+
+    /// For as long as the result lives, the connection can be told to end.
+    pub(super) fn register(&self, backend: &Backend<Counters>) -> Registered<'_> {
+        let going = Rc::new(Going { backend: backend.id, told: Notify::new() });
+        let key = self.going.borrow_mut().insert(Rc::clone(&going));
+        Registered { thread: self, key, going }
+    }
+
+    pub(super) fn route(&self) -> Arc<Route<Counters>> {
+        Arc::clone(&self.route.borrow())
+    }
+
+    pub(super) fn tls(&self) -> Option<Arc<Server>> {
+        self.tls.load_full()
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        **self.settings.load()
+    }
+
+    pub(super) fn random(&self, below: usize) -> usize {
+        self.random.borrow_mut().usize(..below)
+    }
+}
+
+impl Registered<'_> {
+    /// Ready when the connection shall end.
+    pub(super) async fn told(&self) {
+        self.going.told.notified().await;
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.thread.going.borrow_mut().try_remove(self.key);
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.counters.durations.observe(self.since.elapsed());
+    }
+}

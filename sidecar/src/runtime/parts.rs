@@ -1,0 +1,141 @@
+//! What a listener is opened with: files are read, sources are followed, nothing is bound yet.
+
+use std::sync::Arc;
+
+use crds::config::{BackendTls, HttpListener, ListenerTls, TcpListener, WeightedSource};
+
+use crate::{
+    balance::SiteInput,
+    config::{CheckedHttp, CheckedL4, CheckedListener},
+    discovery::{Backends, Discovery},
+    http::{self, ALPN, Gate, GateError},
+    l4,
+    net::{
+        BindError,
+        tls::{Client, Server, Store, TlsError},
+    },
+};
+
+/// Names the one backend set of a TCP listener in logs.
+const ALL: &str = "all";
+
+/// A listener's configuration, and the parts that its kind needs.
+#[derive(Clone)]
+pub(super) enum Prepared {
+    Http(Box<HttpListener>, http::Parts),
+    Tcp(Box<TcpListener>, l4::TcpParts),
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("udp is not there yet")]
+    Udp,
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("listener {listener}: {place}: {source}")]
+    Tls { listener: String, place: String, source: TlsError },
+    #[error("listener {listener}: {source}")]
+    Gate { listener: String, source: GateError },
+}
+
+/// Where parts come from.
+pub(super) struct Maker<'a> {
+    pub(super) tls: &'a Store,
+    pub(super) means: &'a http::Means,
+    pub(super) discovery: &'a mut Discovery,
+    /// Backend sets of running listeners, which are kept while their sources stay the same.
+    pub(super) known: Vec<(&'a [WeightedSource], &'a Backends)>,
+}
+
+impl Prepared {
+    /// The backend sets, in the order of [`CheckedListener::sources`].
+    pub(super) fn backends(&self) -> Vec<&Backends> {
+        match self {
+            Self::Http(_, parts) => parts.sites.iter().map(|site| &site.backends).collect(),
+            Self::Tcp(_, parts) => vec![&parts.backends.backends],
+        }
+    }
+}
+
+impl Maker<'_> {
+    /// `before` is the running listener of the same name.
+    pub(super) fn prepare(
+        &mut self,
+        listener: &CheckedListener,
+        before: Option<&Prepared>,
+    ) -> Result<Prepared, OpenError> {
+        match listener {
+            CheckedListener::Http(http) => {
+                let gate = match before {
+                    Some(Prepared::Http(_, parts)) => Some(&*parts.gate),
+                    _ => None,
+                };
+                Ok(Prepared::Http(Box::new(http.listener().clone()), self.http(http, gate)?))
+            }
+            CheckedListener::Tcp(tcp) => Ok(Prepared::Tcp(Box::new(tcp.listener().clone()), self.tcp(tcp)?)),
+            CheckedListener::Udp(_) => Err(OpenError::Udp),
+        }
+    }
+
+    fn http(&mut self, checked: &CheckedHttp, before: Option<&Gate>) -> Result<http::Parts, OpenError> {
+        let listener = checked.listener();
+        let name = &listener.name;
+        let tls = self.server(name, listener.tls.as_ref(), ALPN)?;
+        let mut sites = Vec::new();
+        for site in checked.sites() {
+            sites.push(SiteInput {
+                name: site.name().to_owned(),
+                tls: self.client(name, &format!("site {}: tls", site.name()), site.tls())?,
+                protocol: Some(site.protocol()),
+                backends: self.backends(site.sources()),
+            });
+        }
+        let gate = Gate::new(listener, self.means, before)
+            .map_err(|source| OpenError::Gate { listener: name.clone(), source })?;
+        Ok(http::Parts { tls, gate: Arc::new(gate), sites })
+    }
+
+    fn tcp(&mut self, checked: &CheckedL4<TcpListener>) -> Result<l4::TcpParts, OpenError> {
+        let listener = checked.listener();
+        let name = &listener.name;
+        let backends = SiteInput {
+            name: ALL.to_owned(),
+            tls: self.client(name, "backendTls", listener.backend_tls.as_ref())?,
+            protocol: None,
+            backends: self.backends(checked.sources()),
+        };
+        Ok(l4::TcpParts { tls: self.server(name, listener.tls.as_ref(), &[])?, backends })
+    }
+
+    fn server(
+        &self,
+        listener: &str,
+        settings: Option<&ListenerTls>,
+        alpn: &[&[u8]],
+    ) -> Result<Option<Arc<Server>>, OpenError> {
+        let server = settings.map(|settings| self.tls.server(settings, alpn)).transpose();
+        server.map_err(|source| failed(listener, "tls", source))
+    }
+
+    fn client(
+        &self,
+        listener: &str,
+        place: &str,
+        settings: Option<&BackendTls>,
+    ) -> Result<Option<Arc<Client>>, OpenError> {
+        let client = settings.map(|settings| self.tls.client(settings)).transpose();
+        client.map_err(|source| failed(listener, place, source))
+    }
+
+    fn backends(&mut self, sources: &[WeightedSource]) -> Backends {
+        let known = self.known.iter().find(|(known, _)| *known == sources);
+        known.map_or_else(|| self.discovery.subscribe(sources), |(_, backends)| (*backends).clone())
+    }
+}
+
+fn failed(listener: &str, place: &str, source: TlsError) -> OpenError {
+    let field = source.field();
+    let place = if field.is_empty() { place.to_owned() } else { format!("{place}.{field}") };
+    OpenError::Tls { listener: listener.to_owned(), place, source }
+}
