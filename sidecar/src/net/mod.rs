@@ -4,6 +4,7 @@ mod accept;
 mod alarm;
 mod alpn;
 pub mod buffer;
+pub mod datagrams;
 mod front;
 mod limits;
 mod listen;
