@@ -278,6 +278,14 @@ impl<D> Route<D> {
         backends.any(|index| !tried(self.backends[index].id) && !self.is_full(index))
     }
 
+    /// Whether what goes on at a backend may go on there: it takes traffic, or is only to get no more of it.
+    pub fn keeps(&self, backend: &Backend<D>) -> bool {
+        let Some(index) = self.backends.iter().position(|other| other.id == backend.id) else { return false };
+        let drained = backend.weight() == 0 && backend.condition().is_usable() && !backend.is_ejected();
+        let mut taking = self.sites.iter().flat_map(|site| &site.tiers).flat_map(Tier::backends);
+        drained || taking.any(|other| other == index)
+    }
+
     /// Has all backends checked at once, since one of them may be back.
     pub fn check_now(&self) {
         for backend in &self.backends {

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crds::config::{HttpListener, L4Balance, TcpListener, TrafficDistribution, UdpListener};
+use crds::config::{
+    HttpListener, L4Balance, OutlierDetection, TcpListener, TrafficDistribution, UdpListener,
+};
 
 use super::{Condition, check::Schedule, ejection::Ejection, method::Method};
 
@@ -85,11 +87,13 @@ impl From<&TcpListener> for Rules {
     }
 }
 
-/// A session counts as a request under way.
+/// A session counts as a request under way. Who refuses goes for a while, as it does elsewhere by default: nothing else may tell
+/// who is there.
 impl From<&UdpListener> for Rules {
     fn from(listener: &UdpListener) -> Self {
         let schedule = listener.health.as_ref().map(|check| Arc::new(Schedule::from(check)));
         Self {
+            ejection: (&OutlierDetection::default()).into(),
             panic: listener.health.as_ref().is_none_or(|check| check.panic),
             schedules: schedule.map(|schedule| [Arc::clone(&schedule), schedule]),
             ..Self::of_l4(listener.balance, listener.traffic_distribution)

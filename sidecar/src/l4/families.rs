@@ -3,7 +3,7 @@
 use crds::metrics::{Group, Metric};
 use prometheus_client::metrics::MetricType;
 
-use super::metrics::PER_BACKEND;
+use super::{metrics::PER_BACKEND, udp};
 
 const LISTENER: &[&str] = &["listener"];
 const BACKEND: &[&str] = &["listener", "backend"];
@@ -120,9 +120,11 @@ pub(super) const DOWN: Metric = Metric {
     look: "For the availability of a backend over days",
 };
 
-/// All of them.
-pub(crate) fn groups() -> [Group; 1] {
+/// All of them, and those of UDP listeners.
+pub(crate) fn groups() -> [Group; 2] {
     let listeners = [&CONNECTIONS, &QUEUED, &FAILED, &DURATION].into_iter();
     let backends = PER_BACKEND.iter().map(|backend| backend.metric);
-    [Group { title: "TCP listeners and their backends", metrics: listeners.chain(backends).collect() }]
+    let tcp =
+        Group { title: "TCP listeners and their backends", metrics: listeners.chain(backends).collect() };
+    [tcp, udp::group()]
 }

@@ -6,7 +6,9 @@
 mod families;
 mod metrics;
 mod tcp;
+mod udp;
 
 pub(crate) use families::groups;
 pub use metrics::Metrics;
 pub use tcp::{TcpListener, TcpParts};
+pub use udp::{Metrics as UdpMetrics, UdpListener};

@@ -1,6 +1,8 @@
 //! How many descriptors this process may open: as many as the kernel lets it, and connections stop short of that.
 
-use std::fs;
+use std::{fs, sync::Arc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const UNKNOWN: usize = 1024;
 const MOST: usize = 65_536;
@@ -17,10 +19,37 @@ pub fn raise() {
 }
 
 /// Connections that all listeners together may hold at once: each may need a second descriptor towards a backend, and a quarter of
-/// the process's limit stays for discovery, checks and logs.
+/// the process's limit stays for UDP sessions, discovery, checks and logs.
 pub(super) fn max_connections() -> usize {
+    (limit() * 3 / 8).clamp(16, MOST)
+}
+
+/// Descriptors that UDP sessions may hold, those of all listeners together: an eighth of the process's limit, so that a flood of
+/// forged sources leaves the others to connections.
+#[derive(Debug, Clone)]
+pub struct Descriptors(Arc<Semaphore>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Descriptor {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Descriptors {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new((limit() / 8).clamp(16, MOST))))
+    }
+
+    /// None when all are in use.
+    pub fn take(&self) -> Option<Descriptor> {
+        Arc::clone(&self.0).try_acquire_owned().ok().map(|permit| Descriptor { _permit: permit })
+    }
+}
+
+/// Descriptors that the process may open.
+fn limit() -> usize {
     let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    (descriptors(&text).unwrap_or(UNKNOWN) * 3 / 8).clamp(16, MOST)
+    descriptors(&text).unwrap_or(UNKNOWN)
 }
 
 /// The soft limit in the text of `/proc/self/limits`; `unlimited` is as good as unknown, but never less.
@@ -50,5 +79,14 @@ mod tests {
     #[test]
     fn some_connections_are_always_allowed() {
         assert!((16..=MOST).contains(&max_connections()));
+    }
+
+    #[test]
+    fn descriptors_of_sessions_are_bounded_and_come_back() {
+        let descriptors = Descriptors::new();
+        let taken: Vec<_> = std::iter::from_fn(|| descriptors.take()).collect();
+        assert!((16..=MOST).contains(&taken.len()));
+        drop(taken);
+        assert!(descriptors.take().is_some());
     }
 }

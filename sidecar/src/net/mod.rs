@@ -20,7 +20,7 @@ pub use accept::{Accepted, Acceptor, Slot};
 pub use alarm::Alarm;
 pub use alpn::{Spoken, offered, spoken};
 pub use front::{BindError, Front, Lane, Phase};
-pub use limits::raise as raise_descriptor_limit;
+pub use limits::{Descriptor, Descriptors, raise as raise_descriptor_limit};
 pub use listen::{Listening, Target, bind, connect};
 pub use own_address::own_address;
 pub use stream::{Socket, Stream};

@@ -20,7 +20,7 @@ use tokio::{
 /// How often [`Workers::shutdown`] looks whether the last connection has gone.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
 
-use super::limits;
+use super::limits::{self, Descriptors};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -29,6 +29,7 @@ pub struct Workers {
     threads: Vec<Thread>,
     /// Connections that all listeners together may still accept.
     slots: Arc<Semaphore>,
+    descriptors: Descriptors,
 }
 
 struct Thread {
@@ -48,7 +49,13 @@ impl Workers {
     /// Starts that many threads, at least one.
     pub fn start(threads: usize) -> io::Result<Self> {
         let threads = (0..threads.max(1)).map(Thread::start).collect::<io::Result<_>>()?;
-        Ok(Self { threads, slots: Arc::new(Semaphore::new(limits::max_connections())) })
+        let slots = Arc::new(Semaphore::new(limits::max_connections()));
+        Ok(Self { threads, slots, descriptors: Descriptors::new() })
+    }
+
+    /// What the UDP sessions of all listeners share.
+    pub fn descriptors(&self) -> Descriptors {
+        self.descriptors.clone()
     }
 
     pub(super) fn slots(&self) -> Arc<Semaphore> {

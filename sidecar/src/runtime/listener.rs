@@ -13,6 +13,7 @@ use crate::{
 pub(super) enum Listener {
     Http(http::Listener),
     Tcp(l4::TcpListener),
+    Udp(l4::UdpListener),
 }
 
 /// Where listeners count.
@@ -20,6 +21,7 @@ pub(super) enum Listener {
 pub(super) struct Metrics {
     pub(super) http: Arc<http::Metrics>,
     pub(super) l4: Arc<l4::Metrics>,
+    pub(super) udp: Arc<l4::UdpMetrics>,
 }
 
 impl Listener {
@@ -32,6 +34,9 @@ impl Listener {
             Prepared::Tcp(config, parts) => {
                 l4::TcpListener::open(config, parts.clone(), workers, &metrics.l4).map(Self::Tcp)
             }
+            Prepared::Udp(config, backends) => {
+                l4::UdpListener::open(config, backends.clone(), workers, &metrics.udp).map(Self::Udp)
+            }
         }
     }
 
@@ -40,6 +45,9 @@ impl Listener {
         match (self, prepared) {
             (Self::Http(listener), Prepared::Http(config, parts)) => listener.update(config, parts.clone()),
             (Self::Tcp(listener), Prepared::Tcp(config, parts)) => listener.update(config, parts.clone()),
+            (Self::Udp(listener), Prepared::Udp(config, backends)) => {
+                listener.update(config, backends.clone());
+            }
             _ => tracing::error!("a listener cannot become one of another kind"),
         }
     }
@@ -49,14 +57,24 @@ impl Listener {
         match self {
             Self::Http(listener) => listener.answered(),
             Self::Tcp(listener) => listener.answered(),
+            Self::Udp(listener) => listener.answered(),
         }
     }
 
-    /// Connections open now.
+    /// Connections open now, and sessions while they are in use.
     pub(super) fn connections(&self) -> usize {
         match self {
             Self::Http(listener) => listener.connections(),
             Self::Tcp(listener) => listener.connections(),
+            Self::Udp(listener) => listener.sessions_in_use(),
+        }
+    }
+
+    /// How long it may drain where another one waits for its address. Sessions keep it, as connections do not.
+    pub(super) fn time_to_make_way(&self, limit: Duration) -> Duration {
+        match self {
+            Self::Http(_) | Self::Tcp(_) => limit,
+            Self::Udp(_) => Duration::ZERO,
         }
     }
 
@@ -65,6 +83,7 @@ impl Listener {
         match self {
             Self::Http(listener) => listener.drain(limit).await,
             Self::Tcp(listener) => listener.drain(limit).await,
+            Self::Udp(listener) => listener.drain(limit).await,
         }
     }
 }

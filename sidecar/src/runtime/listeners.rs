@@ -67,7 +67,8 @@ impl Listeners {
         let mut made_way = Vec::new();
         for old in make_way {
             if let Some(Open { config: old, listener, prepared }) = running[old].take() {
-                self.drain_later(listener, config.drain_timeout());
+                let limit = listener.time_to_make_way(config.drain_timeout());
+                self.drain_later(listener, limit);
                 made_way.push((old, prepared));
             }
         }

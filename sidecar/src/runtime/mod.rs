@@ -126,6 +126,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let listener_metrics = listener::Metrics {
         http: http::Metrics::register(&mut registry),
         l4: l4::Metrics::register(&mut registry),
+        udp: l4::UdpMetrics::register(&mut registry),
     };
     if let Some(path) = options.status_socket.take() {
         let served = status_socket::serve(path, listener_metrics.l4.clone());

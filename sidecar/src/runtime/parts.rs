@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::config::{BackendTls, HttpListener, ListenerTls, TcpListener, WeightedSource};
+use crds::config::{BackendTls, HttpListener, ListenerTls, TcpListener, UdpListener, WeightedSource};
 
 use crate::{
     balance::SiteInput,
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Names the one backend set of a TCP listener in logs.
+/// Names the one backend set of a TCP or UDP listener in logs.
 const ALL: &str = "all";
 
 /// A listener's configuration, and the parts that its kind needs.
@@ -24,13 +24,12 @@ const ALL: &str = "all";
 pub(super) enum Prepared {
     Http(Box<HttpListener>, http::Parts),
     Tcp(Box<TcpListener>, l4::TcpParts),
+    Udp(Box<UdpListener>, SiteInput),
 }
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenError {
-    #[error("udp is not there yet")]
-    Udp,
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("listener {listener}: {place}: {source}")]
@@ -54,6 +53,7 @@ impl Prepared {
         match self {
             Self::Http(_, parts) => parts.sites.iter().map(|site| &site.backends).collect(),
             Self::Tcp(_, parts) => vec![&parts.backends.backends],
+            Self::Udp(_, backends) => vec![&backends.backends],
         }
     }
 }
@@ -74,7 +74,7 @@ impl Maker<'_> {
                 Ok(Prepared::Http(Box::new(http.listener().clone()), self.http(http, gate)?))
             }
             CheckedListener::Tcp(tcp) => Ok(Prepared::Tcp(Box::new(tcp.listener().clone()), self.tcp(tcp)?)),
-            CheckedListener::Udp(_) => Err(OpenError::Udp),
+            CheckedListener::Udp(udp) => Ok(Prepared::Udp(Box::new(udp.listener().clone()), self.udp(udp))),
         }
     }
 
@@ -106,6 +106,11 @@ impl Maker<'_> {
             backends: self.backends(checked.sources()),
         };
         Ok(l4::TcpParts { tls: self.server(name, listener.tls.as_ref(), &[])?, backends })
+    }
+
+    fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> SiteInput {
+        let backends = self.backends(checked.sources());
+        SiteInput { name: ALL.to_owned(), tls: None, protocol: None, backends }
     }
 
     fn server(

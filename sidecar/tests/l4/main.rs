@@ -9,3 +9,4 @@ mod limits;
 mod moving;
 mod proxying;
 mod support;
+mod udp;

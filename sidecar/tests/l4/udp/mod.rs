@@ -1,0 +1,5 @@
+//! UDP listeners.
+
+mod lifecycle;
+mod passing;
+mod support;
