@@ -59,8 +59,8 @@ fn expand(text: &str) -> Result<Vec<String>, String> {
             };
             Some((number(first)?, number(last)?))
         });
-        let (first, last) =
-            bounds.ok_or_else(|| format!("{{{}}} is not a range; write it as {{1...4}}", range.escape_debug()))?;
+        let (first, last) = bounds
+            .ok_or_else(|| format!("{{{}}} is not a range; write it as {{1...4}}", range.escape_debug()))?;
         if first > last {
             return Err(format!("the range {{{range}}} counts down; write the smaller number first"));
         }

@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod balance;
+mod l4;
 mod metrics;
 mod reload;
+mod reload_l4;
 mod support;
 mod top;
 

@@ -38,13 +38,22 @@ fn the_reference_has_every_family_and_every_label_of_a_running_sidecar() {
     let set = sidecar.config().with_file_name("jwks.json");
     std::fs::write(&set, format!(r#"{{"keys": [{KEY}]}}"#)).unwrap();
     let files = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/p256");
-    sidecar.write(&config(&[
+    let l4 = format!(
+        "tcp: [{{name: db, port: {}, backends: [{{addresses: [\"{}\", \"{down}\"]}}]}}]\n\
+         udp: [{{name: names, port: {}, health: {{}}, backends: [{{addresses: [\"{}\", \"{down}\"]}}]}}]\n",
+        free_port(),
+        backend.address,
+        free_port(),
+        backend.address
+    );
+    let http = config(&[
         listener("plain", plain, &[backend.address, down])
             + "  sidekick: {metrics: true}\n  rateLimits: [{name: all, requests: 1000}]\n",
         listener("secure", secure, &[backend.address])
             + &format!("  tls: {{certificateFile: {files}.crt, keyFile: {files}.key}}\n")
             + &format!("  authentication: {{jwt: {{issuer: a, jwks: {{file: {}}}}}}}\n", set.display()),
-    ]));
+    ]);
+    sidecar.write(&(http + &l4));
     sidecar.wait_ready();
     let plain = SocketAddr::from(([127, 0, 0, 1], plain));
     assert_eq!(get(plain, "/"), Some((200, "up".to_owned())));

@@ -89,15 +89,18 @@ fn request(address: SocketAddr, kept: &mut Option<BufReader<TcpStream>>) -> std:
 }
 
 /// A configuration that can be changed, and the sidecar that follows it.
-struct Subject {
+pub(crate) struct Subject {
     sidecar: Sidecar,
     generation: u64,
-    config: Value,
+    pub(crate) config: Value,
 }
 
 impl Subject {
     fn start(listener: Value) -> Self {
-        let config = json!({"http": [listener]});
+        Self::with(json!({"http": [listener]}))
+    }
+
+    pub(crate) fn with(config: Value) -> Self {
         let mut subject = Self { sidecar: Sidecar::start(&[]), generation: 0, config };
         subject.write();
         subject.sidecar.wait_ready();
@@ -105,7 +108,7 @@ impl Subject {
     }
 
     /// Writes the configuration, and waits until it is the one that counts.
-    fn write(&mut self) {
+    pub(crate) fn write(&mut self) {
         self.generation += 1;
         let policy = json!({"namespace": "a", "name": "b", "generation": self.generation});
         self.config["policy"] = policy;
@@ -116,7 +119,7 @@ impl Subject {
 }
 
 /// The fields of a part of the configuration but for these.
-fn fields_of<T: schemars::JsonSchema>(but: &[&str]) -> BTreeSet<String> {
+pub(crate) fn fields_of<T: schemars::JsonSchema>(but: &[&str]) -> BTreeSet<String> {
     let schema = schemars::schema_for!(T).to_value();
     let fields = schema["properties"].as_object().unwrap().keys().cloned();
     fields.filter(|field| !but.contains(&field.as_str())).collect()
@@ -212,6 +215,8 @@ fn no_kind_of_change_drops_a_request() {
         ("http", beside(json!({"name": "renamed"}))),
         ("http", before["http"].clone()),
         ("drainTimeout", json!("5s")),
+        ("tcp", json!([{"name": "db", "port": free_port(), "backends": [{"addresses": [one.address]}]}])),
+        ("udp", json!([{"name": "names", "port": free_port(), "backends": [{"addresses": [one.address]}]}])),
     ] {
         subject.config[field] = value;
         subject.write();
@@ -221,5 +226,6 @@ fn no_kind_of_change_drops_a_request() {
     assert_eq!(load.failures(), Vec::<String>::new());
     assert_eq!(changed, fields_of::<HttpListener>(&["name", "address", "port"]), "each field has a change");
     assert_eq!(site_changed, fields_of::<Site>(&["name"]), "each field of a site has a change");
-    assert_eq!(fields_of::<SidecarConfig>(&["policy"]), ["drainTimeout", "http"].map(str::to_owned).into());
+    let all = ["drainTimeout", "http", "tcp", "udp"];
+    assert_eq!(fields_of::<SidecarConfig>(&["policy"]), all.map(str::to_owned).into());
 }
