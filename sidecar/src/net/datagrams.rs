@@ -240,10 +240,7 @@ unsafe fn data<T: Copy>(message: *const libc::cmsghdr) -> Option<T> {
     // SAFETY: it only counts.
     let wanted = unsafe { libc::CMSG_LEN(mem::size_of::<T>() as u32) } as usize;
     // SAFETY: the message is there, and the read is of bytes that its length covers.
-    unsafe {
-        ((*message).cmsg_len as usize >= wanted)
-            .then(|| libc::CMSG_DATA(message).cast::<T>().read_unaligned())
-    }
+    unsafe { ((*message).cmsg_len >= wanted).then(|| libc::CMSG_DATA(message).cast::<T>().read_unaligned()) }
 }
 
 impl Name {

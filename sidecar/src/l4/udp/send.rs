@@ -86,7 +86,10 @@ pub(super) fn send(way: &Way<'_>, pieces: &[Piece<'_>], at: &mut Cursor, sent: &
                 Ok(()) => load.sent(at, sent),
                 Err(error) => match fault(&error) {
                     Fault::Again => {}
-                    Fault::NoBuffer => return Ok(drop_rest(pieces, at, sent)),
+                    Fault::NoBuffer => {
+                        drop_rest(pieces, at, sent);
+                        return Ok(());
+                    }
                     Fault::TooLong | Fault::Unsupported => way.segments.set(false),
                     Fault::Way => return Err(error),
                 },
@@ -105,7 +108,10 @@ pub(super) fn send(way: &Way<'_>, pieces: &[Piece<'_>], at: &mut Cursor, sent: &
             }
             Err(error) => match fault(&error) {
                 Fault::Again => {}
-                Fault::NoBuffer => return Ok(drop_rest(pieces, at, sent)),
+                Fault::NoBuffer => {
+                    drop_rest(pieces, at, sent);
+                    return Ok(());
+                }
                 Fault::TooLong => {
                     next_of(pieces, at);
                     sent.too_long += 1;
