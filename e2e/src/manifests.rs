@@ -113,6 +113,19 @@ pub fn backends(name: &str, replicas: u32, arguments: &[&str]) -> Vec<Value> {
     vec![deployment(name, replicas, pod_spec(&[server])), service(name)]
 }
 
+/// The same as a StatefulSet behind a headless Service.
+pub fn stateful(name: &str, replicas: u32, arguments: &[&str]) -> Vec<Value> {
+    let mut manifests = backends(name, replicas, arguments);
+    manifests[0]["kind"] = json!("StatefulSet");
+    let spec = &mut manifests[0]["spec"];
+    // The same by another name, with other fields: one after the other is its own way.
+    spec.as_object_mut().map(|spec| spec.remove("strategy"));
+    spec["serviceName"] = json!(name);
+    spec["podManagementPolicy"] = json!("Parallel");
+    manifests[1]["spec"]["clusterIP"] = json!("None");
+    manifests
+}
+
 pub fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1",

@@ -38,6 +38,7 @@ pub(super) struct Client {
     authority: String,
     address: String,
     sender: Option<SendRequest<Empty<Bytes>>>,
+    reconnects: bool,
 }
 
 impl Client {
@@ -50,13 +51,18 @@ impl Client {
         let host = authority.host();
         let address = format!("{host}:{}", authority.port_u16().unwrap_or(80));
         let authority = authority.to_string();
-        Ok(Self { url, authority, address, sender: None })
+        Ok(Self { url, authority, address, sender: None, reconnects: false })
+    }
+
+    /// Whether each request gets a connection of its own.
+    pub(super) fn reconnecting(self, reconnects: bool) -> Self {
+        Self { reconnects, ..self }
     }
 
     pub(super) async fn get(&mut self, limit: StdDuration) -> anyhow::Result<(StatusCode, String)> {
         let answer =
             timeout(limit, self.exchange()).await.unwrap_or_else(|_| bail!("no answer within {limit:?}"));
-        if answer.is_err() {
+        if answer.is_err() || self.reconnects {
             self.sender = None;
         }
         answer

@@ -57,6 +57,9 @@ pub struct Load {
     /// Serve the report up to now, by any path, on this port.
     #[arg(long)]
     report_port: Option<u16>,
+    /// Open a connection for each request.
+    #[arg(long)]
+    reconnect: bool,
     /// A request without an answer after this time has failed.
     #[arg(long, default_value = "10s")]
     timeout: Duration,
@@ -97,7 +100,7 @@ impl Load {
         let period = self.rate.map(|rate| StdDuration::from_secs(1) * u32::from(self.concurrency) / rate);
         for _ in 0..self.concurrency {
             workers.spawn(work(
-                Client::new(self.url.clone())?,
+                Client::new(self.url.clone())?.reconnecting(self.reconnect),
                 period,
                 self.timeout.as_std(),
                 shared.clone(),

@@ -7,4 +7,5 @@ mod examples;
 mod pods;
 mod references;
 mod refusals;
+mod tcp;
 mod webhooks;

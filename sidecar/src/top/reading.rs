@@ -1,7 +1,25 @@
 //! Samples of one moment -> what they say of listeners, sites and backends. Pure. A series that an older or newer sidecar
 //! does not have is zero or unknown, never an error.
 
+use serde::Serialize;
+
 use super::exposition::{ExpositionError, Sample, samples};
+
+/// The one backend set of a listener that has no sites.
+const ALL: &str = "all";
+
+/// Causes of ends that applications choose.
+const OWN_WAYS: [&str; 3] = ["ClientBroke", "Handshake", "Idle"];
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    #[default]
+    Http,
+    Tcp,
+    Udp,
+}
 
 /// What a sidecar has counted by one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,6 +33,7 @@ pub(super) struct Reading {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ListenerReading {
     pub(super) name: String,
+    pub(super) kind: Kind,
     pub(super) connections: u64,
     pub(super) in_flight: u64,
     /// Answers of the sidecar itself, and those of them that blame no client.
@@ -68,37 +87,54 @@ impl Reading {
             "sidecar_build_info" => self.version = sample.label("version").map(str::to_owned),
             "sidecar_started" => self.started = sample.value > 0.0,
             _ => {
-                let Some(listener) =
-                    sample.label("listener").filter(|_| sample.name.starts_with("sidecar_http_"))
-                else {
-                    return;
-                };
+                let Some((kind, what)) = Kind::of(sample.name) else { return };
+                let Some(listener) = sample.label("listener") else { return };
                 let listener = find(&mut self.listeners, listener, |known| &mut known.name);
+                listener.kind = kind;
                 match (sample.label("site"), sample.label("backend")) {
-                    (Some(site), Some(backend)) => {
-                        let site = find(&mut listener.sites, site, |known| &mut known.name);
-                        find(&mut site.backends, backend, |known| &mut known.address).take_in(sample);
+                    (site, Some(backend)) => {
+                        let site = find(&mut listener.sites, site.unwrap_or(ALL), |known| &mut known.name);
+                        find(&mut site.backends, backend, |known| &mut known.address).take_in(what, sample);
                     }
-                    _ => listener.take_in(sample),
+                    _ => listener.take_in(what, sample),
                 }
             }
         }
     }
 }
 
+impl Kind {
+    /// Of a series of a listener: its kind, and what the series is about.
+    fn of(name: &str) -> Option<(Self, &str)> {
+        let kinds = [("http_", Self::Http), ("tcp_", Self::Tcp), ("udp_", Self::Udp)];
+        let name = name.strip_prefix("sidecar_")?;
+        kinds.into_iter().find_map(|(prefix, kind)| Some((kind, name.strip_prefix(prefix)?)))
+    }
+}
+
 impl ListenerReading {
-    fn take_in(&mut self, sample: &Sample<'_>) {
+    fn take_in(&mut self, what: &str, sample: &Sample<'_>) {
         let value = count(sample);
-        match sample.name {
-            "sidecar_http_connections" => self.connections = value,
-            "sidecar_http_requests_in_flight" => self.in_flight = value,
-            "sidecar_http_own_answers_total" => {
+        match what {
+            "connections" | "sessions" => {
+                self.connections = value;
+                if self.kind != Kind::Http {
+                    self.in_flight = value;
+                }
+            }
+            "requests_in_flight" => self.in_flight = value,
+            // How applications end their connections is no failure.
+            "failed_total" if !sample.label("cause").is_some_and(|cause| OWN_WAYS.contains(&cause)) => {
+                self.own_failures = self.own_failures.saturating_add(value);
+            }
+            "dropped_total" => self.own_failures = self.own_failures.saturating_add(value),
+            "own_answers_total" => {
                 self.own_answers = self.own_answers.saturating_add(value);
                 if is_failure(sample) {
                     self.own_failures = self.own_failures.saturating_add(value);
                 }
             }
-            "sidecar_http_request_duration_seconds_bucket" => {
+            "request_duration_seconds_bucket" => {
                 if let Some(bound) = sample.label("le").and_then(|bound| bound.parse().ok()) {
                     self.durations.push((bound, value));
                 }
@@ -109,24 +145,27 @@ impl ListenerReading {
 }
 
 impl BackendReading {
-    fn take_in(&mut self, sample: &Sample<'_>) {
+    fn take_in(&mut self, what: &str, sample: &Sample<'_>) {
         let value = count(sample);
-        match sample.name {
-            "sidecar_http_requests_total" => {
+        match what {
+            "backend_connected_total" | "sent_datagrams_total" => self.answers = value,
+            "requests_total" => {
                 self.answers = self.answers.saturating_add(value);
                 if is_failure(sample) {
                     self.errors = self.errors.saturating_add(value);
                 }
             }
-            "sidecar_http_retries_total" => self.retries = value,
-            "sidecar_http_connect_failures_total" => self.connect_failures = value,
-            "sidecar_http_sent_bytes_total" => self.sent = value,
-            "sidecar_http_received_bytes_total" => self.received = value,
-            "sidecar_http_backend_requests_in_flight" => self.in_flight = value,
-            "sidecar_http_backend_ejected" => self.ejected = value > 0,
-            "sidecar_http_backend_up" => self.up = Some(value > 0),
-            "sidecar_http_backend_down_seconds_total" => self.down_seconds = Some(sample.value),
-            "sidecar_http_backend_last_down_seconds" => self.last_down_seconds = Some(sample.value),
+            "retries_total" => self.retries = value,
+            "connect_failures_total" | "backend_refused_total" => self.connect_failures = value,
+            "sent_bytes_total" => self.sent = value,
+            "received_bytes_total" => self.received = value,
+            "backend_requests_in_flight" | "backend_sessions" => self.in_flight = value,
+            // Of HTTP, connections are kept for requests to come.
+            "backend_connections" if sample.label("site").is_none() => self.in_flight = value,
+            "backend_ejected" => self.ejected = value > 0,
+            "backend_up" => self.up = Some(value > 0),
+            "backend_down_seconds_total" => self.down_seconds = Some(sample.value),
+            "backend_last_down_seconds" => self.last_down_seconds = Some(sample.value),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::reading::{BackendReading, Buckets, ListenerReading, Reading, SiteReading};
+use super::reading::{BackendReading, Buckets, Kind, ListenerReading, Reading, SiteReading};
 
 /// What a sidecar does, between two readings.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -26,7 +26,8 @@ pub struct Report {
 #[serde(rename_all = "camelCase")]
 pub struct ListenerReport {
     pub name: String,
-    /// Connections of clients open now.
+    pub kind: Kind,
+    /// Connections of clients open now; sessions, for UDP.
     pub connections: u64,
     #[serde(flatten)]
     pub traffic: Traffic,
@@ -78,9 +79,10 @@ pub enum BackendState {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Traffic {
-    /// Requests answered.
+    /// Requests answered; connections opened to backends, for TCP; datagrams sent to them, for UDP.
     pub requests: Count,
-    /// Of a listener: requests answered with 5xx. Of a backend: the same, and connects that failed.
+    /// Of a listener: requests answered with 5xx, connections that came to nothing, datagrams dropped. Of a backend: requests
+    /// answered with 5xx, and connects that failed.
     pub failures: Count,
     /// Requests that were sent again because a backend failed them.
     pub retries: Count,
@@ -173,7 +175,7 @@ impl ListenerReport {
         }
         traffic.in_flight = later.in_flight;
         traffic.latency = seconds.and_then(|_| Latency::of(durations));
-        Self { name: later.name.clone(), connections: later.connections, traffic, sites }
+        Self { name: later.name.clone(), kind: later.kind, connections: later.connections, traffic, sites }
     }
 }
 

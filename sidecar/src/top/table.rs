@@ -4,6 +4,7 @@
 //! columns that say least, a low one shows a part of the rows and says which.
 
 use super::{
+    reading::Kind,
     report::{BackendReport, BackendState, Count, ListenerReport, Report, SiteReport, SiteState, Traffic},
     text::{UNKNOWN, bytes, count, cut, harmless, latency, rate, span, width},
 };
@@ -132,7 +133,13 @@ fn listener_row(listener: &ListenerReport) -> Row {
         1 => "1 client".to_owned(),
         many => format!("{many} clients"),
     };
-    let mut cells = vec![(Look::Plain, harmless(&listener.name)), (Look::Plain, connections)];
+    let kind = match listener.kind {
+        Kind::Http => "",
+        Kind::Tcp => " (tcp)",
+        Kind::Udp => " (udp)",
+    };
+    let name = format!("{}{kind}", harmless(&listener.name));
+    let mut cells = vec![(Look::Plain, name), (Look::Plain, connections)];
     cells.extend(traffic(&listener.traffic));
     cells.push((Look::Plain, String::new()));
     Row { look: Look::Plain, cells }
