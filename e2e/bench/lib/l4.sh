@@ -8,6 +8,11 @@ L4_IDLE=10000
 # The server, and ports for the proxies.
 prepare_l4() {
   local name
+  # A proxy has two for each connection.
+  ulimit -n "$(ulimit -Hn)"
+  MOST_CONNECTIONS=$((($(ulimit -n) - 1000) / 2))
+  ((MOST_CONNECTIONS <= 25000)) || MOST_CONNECTIONS=25000
+  ((L4_IDLE <= MOST_CONNECTIONS - 500)) || L4_IDLE=$((MOST_CONNECTIONS - 500))
   for name in direct "${L4[@]}"; do
     free_port
     ADDRESS[$name]=$PORT

@@ -117,7 +117,7 @@ process_of() {
 # configure FILE: from peers/, with the names in it put in: @HAPROXY_SPLICE@ is the port of haproxy-splice.
 configure() {
   local name place script
-  script="s|@THREADS@|$THREADS|g;s|@WORK@|$WORK|g;s|@KIBIBYTE@|$(printf 'x%.0s' {1..1024})|g"
+  script="s|@THREADS@|$THREADS|g;s|@MAXCONN@|${MOST_CONNECTIONS:-}|g;s|@WORK@|$WORK|g;s|@KIBIBYTE@|$(printf 'x%.0s' {1..1024})|g"
   for name in "${!ADDRESS[@]}"; do
     place=${name^^}
     script+=";s|@${place//-/_}@|${ADDRESS[$name]}|g"
