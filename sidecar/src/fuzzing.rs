@@ -9,7 +9,7 @@ use std::{
 };
 
 use crds::{
-    config::{AddressFamily, ServiceBackend},
+    config::{AddressFamily, ServiceBackend, Transport},
     units::{Address, AddressPattern, DnsName, Duration, HttpUrl, ListenAddress, Quantity, StatusRange},
 };
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
@@ -88,6 +88,7 @@ fn discovered(bytes: &[u8]) {
         name: "web".to_owned(),
         port_name: port_name.to_owned(),
         family: AddressFamily::IPv4,
+        transport: Transport::default(),
     };
     for service in [service(""), service("http")] {
         if let Ok(slice) = serde_json::from_slice::<EndpointSlice>(bytes) {

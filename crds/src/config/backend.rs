@@ -110,6 +110,34 @@ pub struct ServiceBackend {
     /// Slices of the other family are left out, or each pod of a dual-stack Service would count twice.
     #[serde(default)]
     pub family: AddressFamily,
+    /// What the port is for: one name may stand for a port of each.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transport: Transport,
+}
+
+/// What carries the bytes, by the names that Kubernetes gives to protocols of ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Transport {
+    #[default]
+    #[serde(rename = "TCP")]
+    Tcp,
+    #[serde(rename = "UDP")]
+    Udp,
+}
+
+impl Transport {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
+    /// Of the protocol of a port, which is TCP unless it is said; none for what is not carried here.
+    pub fn of(protocol: Option<&str>) -> Option<Self> {
+        [Self::Tcp, Self::Udp].into_iter().find(|transport| transport.as_str() == protocol.unwrap_or("TCP"))
+    }
 }
 
 /// The address family of EndpointSlices.

@@ -22,7 +22,7 @@ pub use authentication::{
     AllowRule, ApiKeys, Authentication, MAX_ALLOW_RULES, MAX_ALLOWED_NAMES, default_api_key_header,
 };
 pub use backend::{
-    AddressFamily, Backend, BackendSource, DnsBackend, DnsGrouping, DnsRecord, ServiceBackend,
+    AddressFamily, Backend, BackendSource, DnsBackend, DnsGrouping, DnsRecord, ServiceBackend, Transport,
     UnresolvedBackend, WeightedSource,
 };
 pub(crate) use balance::default_weight;

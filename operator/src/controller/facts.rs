@@ -9,6 +9,7 @@ use std::{
 };
 
 use crds::{
+    config::Transport,
     names::{annotations, labels},
     policy::{SidecarPolicy, SidecarPolicyStatus},
 };
@@ -90,7 +91,8 @@ pub struct ServiceFact {
 pub struct PortFact {
     pub number: u16,
     pub name: String,
-    pub tcp: bool,
+    /// None for a port that no listener uses.
+    pub transport: Option<Transport>,
 }
 
 impl ServiceFact {
@@ -108,7 +110,7 @@ impl ServiceFact {
                     Some(PortFact {
                         number: u16::try_from(port.port).ok()?,
                         name: port.name.unwrap_or_default(),
-                        tcp: port.protocol.is_none_or(|protocol| protocol == "TCP"),
+                        transport: Transport::of(port.protocol.as_deref()),
                     })
                 })
                 .collect(),

@@ -1,6 +1,9 @@
-//! TCP listeners of a policy -> TCP listeners of a SidecarConfig. Pure; no client required.
+//! TCP and UDP listeners of a policy -> those of a SidecarConfig. Pure; no client required.
 
-use crds::{config::TcpListener, policy::TcpListenerSpec};
+use crds::{
+    config::{TcpListener, Transport, UdpListener},
+    policy::{TcpListenerSpec, UdpListenerSpec},
+};
 
 use super::{resolve::Resolver, tls};
 
@@ -11,7 +14,11 @@ impl Resolver<'_> {
             address: listener.address.clone(),
             port: listener.port.unwrap_or_default(),
             tls: listener.tls.as_ref().map(tls::listener),
-            backends: listener.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
+            backends: listener
+                .backends
+                .iter()
+                .filter_map(|backend| self.backend(backend, Transport::Tcp))
+                .collect(),
             backend_tls: listener.backend_tls.as_ref().map(tls::site),
             balance: listener.balance,
             slow_start: listener.slow_start,
@@ -23,6 +30,21 @@ impl Resolver<'_> {
             connect_tries: listener.connect_tries,
             on_backend_down: listener.on_backend_down,
             proxy_protocol: listener.proxy_protocol,
+        }
+    }
+
+    pub(super) fn udp(&mut self, listener: &UdpListenerSpec) -> UdpListener {
+        let backends = listener.backends.iter().filter_map(|backend| self.backend(backend, Transport::Udp));
+        UdpListener {
+            name: listener.name.clone(),
+            address: listener.address.clone(),
+            port: listener.port,
+            backends: backends.collect(),
+            balance: listener.balance,
+            traffic_distribution: listener.traffic_distribution,
+            health: listener.health.clone(),
+            session_timeout: listener.session_timeout,
+            max_sessions: listener.max_sessions,
         }
     }
 }

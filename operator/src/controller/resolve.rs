@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crds::{
     config::{
         AddressFamily, Backend, BackendSource, DnsBackend, HttpListener, PolicyReference, ServiceBackend,
-        SidecarConfig, Site, UnresolvedBackend, WeightedSource,
+        SidecarConfig, Site, Transport, UnresolvedBackend, WeightedSource,
     },
     names::annotations,
     policy::{BackendReference, HttpListenerSpec, ServicePort, ServiceReference, SidecarPolicy},
@@ -48,6 +48,7 @@ pub(super) fn resolve(key: &Key, policy: &SidecarPolicy, world: &World) -> Resol
         Resolver { namespace: &key.namespace, world, problems: Vec::new(), slices_of: BTreeSet::new() };
     let http = policy.spec.http.iter().map(|listener| resolver.listener(listener)).collect();
     let tcp = policy.spec.tcp.iter().map(|listener| resolver.tcp(listener)).collect();
+    let udp = policy.spec.udp.iter().map(|listener| resolver.udp(listener)).collect();
     let config = SidecarConfig {
         policy: Some(PolicyReference {
             namespace: key.namespace.clone(),
@@ -57,7 +58,7 @@ pub(super) fn resolve(key: &Key, policy: &SidecarPolicy, world: &World) -> Resol
         drain_timeout: policy.spec.injection.drain_timeout,
         http,
         tcp,
-        ..SidecarConfig::default()
+        udp,
     };
     Resolution { config, problems: resolver.problems, slices_of: resolver.slices_of }
 }
@@ -82,7 +83,11 @@ impl Resolver<'_> {
                 .iter()
                 .map(|site| Site {
                     name: site.name.clone(),
-                    backends: site.backends.iter().filter_map(|backend| self.backend(backend)).collect(),
+                    backends: site
+                        .backends
+                        .iter()
+                        .filter_map(|backend| self.backend(backend, Transport::Tcp))
+                        .collect(),
                     tls: site.tls.as_ref().map(tls::site),
                     protocol: site.protocol,
                 })
@@ -106,9 +111,9 @@ impl Resolver<'_> {
     }
 
     /// The schema lets through exactly one of the fields, so that `None` is never seen.
-    pub(super) fn backend(&mut self, backend: &BackendReference) -> Option<Backend> {
+    pub(super) fn backend(&mut self, backend: &BackendReference, transport: Transport) -> Option<Backend> {
         let source = if let Some(service) = &backend.service {
-            self.service(service)
+            self.service(service, transport)
         } else if let Some(addresses) = &backend.addresses {
             BackendSource::Addresses(addresses.clone())
         } else {
@@ -117,9 +122,9 @@ impl Resolver<'_> {
         Some(WeightedSource { source, weight: backend.weight }.into())
     }
 
-    fn service(&mut self, reference: &ServiceReference) -> BackendSource {
+    fn service(&mut self, reference: &ServiceReference, transport: Transport) -> BackendSource {
         let namespace = reference.namespace.as_deref().unwrap_or(self.namespace);
-        match self.find(reference, &Key::new(namespace, &reference.name)) {
+        match self.find(reference, &Key::new(namespace, &reference.name), transport) {
             Ok(source) => source,
             Err(problem) => {
                 let unresolved =
@@ -132,7 +137,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn find(&mut self, reference: &ServiceReference, key: &Key) -> Result<BackendSource, Problem> {
+    fn find(
+        &mut self,
+        reference: &ServiceReference,
+        key: &Key,
+        transport: Transport,
+    ) -> Result<BackendSource, Problem> {
         self.check_consent(key)?;
         let Some(service) = self.world.services.get(key) else {
             // The right is granted all the same: it hangs on consent, and a Service that is replaced is gone for a moment.
@@ -146,15 +156,16 @@ impl Resolver<'_> {
             });
         };
         if let Some(host) = &service.external_name {
-            return external(key, host, &service, &reference.port);
+            return external(key, host, &service, &reference.port, transport);
         }
         self.slices_of.insert(key.namespace.clone());
-        let port = port(key, &service, &reference.port)?;
+        let port = port(key, &service, &reference.port, transport)?;
         Ok(BackendSource::Service(ServiceBackend {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
             port_name: port.name.clone(),
             family: if service.ipv6 { AddressFamily::IPv6 } else { AddressFamily::IPv4 },
+            transport,
         }))
     }
 
@@ -188,19 +199,26 @@ impl Resolver<'_> {
     }
 }
 
-fn port<'a>(key: &Key, service: &'a ServiceFact, wanted: &ServicePort) -> Result<&'a PortFact, Problem> {
+fn port<'a>(
+    key: &Key,
+    service: &'a ServiceFact,
+    wanted: &ServicePort,
+    transport: Transport,
+) -> Result<&'a PortFact, Problem> {
     let is_wanted = |port: &&PortFact| match wanted {
         ServicePort::Number(number) => port.number == *number,
         ServicePort::Name(name) => port.name == *name || number(name) == Some(port.number),
     };
-    service.ports.iter().filter(|port| port.tcp).find(is_wanted).ok_or_else(|| {
-        let ports: Vec<String> = service.ports.iter().filter(|port| port.tcp).map(describe).collect();
+    let ports = || service.ports.iter().filter(|port| port.transport == Some(transport));
+    ports().find(is_wanted).ok_or_else(|| {
+        let ports: Vec<String> = ports().map(describe).collect();
         let existing = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
         Problem {
             reason: "PortNotFound",
             what: format!("Service {key} port {wanted}"),
             message: format!(
-                "Service {key} has no TCP port {wanted}; it has {existing}: correct the port in the policy or in the Service"
+                "Service {key} has no {} port {wanted}; it has {existing}: correct the port in the policy or in the Service",
+                transport.as_str(),
             ),
         }
     })
@@ -222,12 +240,13 @@ fn external(
     host: &str,
     service: &ServiceFact,
     wanted: &ServicePort,
+    transport: Transport,
 ) -> Result<BackendSource, Problem> {
     let port = match wanted {
         ServicePort::Number(number) => *number,
         ServicePort::Name(name) => match number(name) {
             Some(number) => number,
-            None => port(key, service, wanted)?.number,
+            None => port(key, service, wanted, transport)?.number,
         },
     };
     let host = host.parse().map_err(|error| Problem {
@@ -274,8 +293,8 @@ mod tests {
             ServiceFact { external_name: Some("s3.example.com".to_owned()), ..ServiceFact::default() };
         world.services.set(Key::new("analytics", "external"), Some(external));
         let mut dual = ServiceFact { ipv6: true, ..ServiceFact::default() };
-        dual.ports.push(PortFact { number: 53, name: "dns".to_owned(), tcp: false });
-        dual.ports.push(PortFact { number: 53, name: "dns-tcp".to_owned(), tcp: true });
+        dual.ports.push(PortFact { number: 53, name: "dns".to_owned(), transport: Some(Transport::Udp) });
+        dual.ports.push(PortFact { number: 53, name: "dns-tcp".to_owned(), transport: Some(Transport::Tcp) });
         world.services.set(Key::new("analytics", "six"), Some(dual));
         world
     }
@@ -305,9 +324,44 @@ mod tests {
                 name: name.to_owned(),
                 port_name: port_name.to_owned(),
                 family,
+                transport: Transport::Tcp,
             };
             assert_eq!(source(&resolution), BackendSource::Service(expected), "{backend}");
         }
+    }
+
+    #[test]
+    fn a_udp_listener_has_the_udp_ports_of_a_service() {
+        let world = world();
+        testing::policy(&world, "analytics", "data", "backends: [{addresses: ['10.0.0.1:80']}]");
+        let key = Key::new("analytics", "data");
+        let mut policy = Arc::unwrap_or_clone(world.policies.get(&key).unwrap().policy.clone().unwrap());
+        let listener = |port: serde_json::Value| {
+            serde_json::from_value(serde_json::json!({
+                "name": "dns", "port": 5353, "balance": "SourceHash", "trafficDistribution": "None", "sessionTimeout": "7s",
+                "maxSessions": 9, "health": {"port": 8080}, "backends": [{"service": {"name": "six", "port": port}}],
+            }))
+            .unwrap()
+        };
+        policy.spec.udp = vec![listener(53.into()), listener("dns-tcp".into())];
+        let wanted = policy.spec.udp[0].clone();
+        let resolution = resolve(&key, &policy, &world);
+        let [good, bad] = &resolution.config.udp[..] else { panic!("{:?}", resolution.config.udp) };
+        let expected = ServiceBackend {
+            namespace: "analytics".to_owned(),
+            name: "six".to_owned(),
+            port_name: "dns".to_owned(),
+            family: AddressFamily::IPv6,
+            transport: Transport::Udp,
+        };
+        assert_eq!(good.backends[0].source(), Some(BackendSource::Service(expected)));
+        assert_eq!((&good.name, &good.address, good.port), (&wanted.name, &wanted.address, 5353));
+        assert_eq!((good.balance, good.traffic_distribution), (wanted.balance, wanted.traffic_distribution));
+        assert_eq!((good.session_timeout, good.max_sessions), (wanted.session_timeout, wanted.max_sessions));
+        assert_eq!(good.health, wanted.health);
+        let [problem] = &resolution.problems[..] else { panic!("{:?}", resolution.problems) };
+        assert!(problem.message.contains("has no UDP port dns-tcp; it has 53 (dns)"), "{}", problem.message);
+        assert!(matches!(bad.backends[0].source(), Some(BackendSource::Unresolved(_))));
     }
 
     #[test]

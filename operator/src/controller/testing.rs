@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::policy::SidecarPolicy;
+use crds::{config::Transport, policy::SidecarPolicy};
 use kube::core::DeserializeGuard;
 
 use super::{
@@ -34,7 +34,11 @@ spec:
 pub(super) fn service(world: &World, namespace: &str, name: &str, ports: &[(&str, u16)]) {
     let ports = ports
         .iter()
-        .map(|(name, number)| PortFact { number: *number, name: (*name).to_owned(), tcp: true })
+        .map(|(name, number)| PortFact {
+            number: *number,
+            name: (*name).to_owned(),
+            transport: Some(Transport::Tcp),
+        })
         .collect();
     let fact = ServiceFact { ports, ..ServiceFact::default() };
     world.services.set(Key::new(namespace, name), Some(fact));

@@ -19,7 +19,9 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use crds::config::{BackendSource, DnsBackend, DnsGrouping, DnsRecord, ServiceBackend, WeightedSource};
+use crds::config::{
+    BackendSource, DnsBackend, DnsGrouping, DnsRecord, ServiceBackend, Transport, WeightedSource,
+};
 use tokio::sync::watch;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -153,8 +155,10 @@ pub fn state_keys<'a>(sources: impl Iterator<Item = &'a BackendSource>) -> Vec<S
 impl Identity {
     fn state_key(&self) -> String {
         match self {
-            Self::Service(ServiceBackend { namespace, name, port_name, family }) => {
-                format!("service/{namespace}/{name}/{port_name}/{family:?}")
+            Self::Service(ServiceBackend { namespace, name, port_name, family, transport }) => {
+                // As earlier releases wrote it, where it is what they had.
+                let transport = if *transport == Transport::Udp { "/udp" } else { "" };
+                format!("service/{namespace}/{name}/{port_name}/{family:?}{transport}")
             }
             Self::Dns(DnsBackend { host, port, record, group_by, .. }) => {
                 // As earlier releases wrote it, where it is what they had.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crds::config::{AddressFamily, ServiceBackend};
+use crds::config::{AddressFamily, ServiceBackend, Transport};
 use k8s_openapi::api::core::v1::Endpoints;
 
 use super::Part;
@@ -15,7 +15,7 @@ pub(crate) fn read(object: &Endpoints, service: &ServiceBackend) -> Part {
         part.ports.extend(ports.iter().map(|port| port.name.clone().unwrap_or_default()));
         let wanted = ports.iter().find(|port| {
             port.name.as_deref().unwrap_or_default() == service.port_name
-                && port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+                && Transport::of(port.protocol.as_deref()) == Some(service.transport)
         });
         let Some(number) = wanted.and_then(|port| u16::try_from(port.port).ok()) else { continue };
         let addresses =

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crds::config::{AddressFamily, ServiceBackend};
+use crds::config::{AddressFamily, ServiceBackend, Transport};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointPort, EndpointSlice};
 
 use super::Part;
@@ -82,7 +82,7 @@ fn state(conditions: Option<&EndpointConditions>) -> State {
 
 fn is_wanted(port: &EndpointPort, service: &ServiceBackend) -> bool {
     port.name.as_deref().unwrap_or_default() == service.port_name
-        && port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+        && Transport::of(port.protocol.as_deref()) == Some(service.transport)
 }
 
 fn port_number(port: &EndpointPort) -> Option<u16> {

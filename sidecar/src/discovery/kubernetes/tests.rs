@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::config::{AddressFamily, ServiceBackend};
+use crds::config::{AddressFamily, ServiceBackend, Transport};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ fn service(port_name: &str) -> ServiceBackend {
         name: "s".to_owned(),
         port_name: port_name.to_owned(),
         family: AddressFamily::IPv4,
+        transport: Transport::Tcp,
     }
 }
 
@@ -71,6 +72,25 @@ fn the_port_is_found_by_its_name_in_each_slice() {
         let list = json!([{"addresses": ["10.0.0.1"]}]);
         let found = endpoints(&slice("IPv4", ports.clone(), list), port_name);
         assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{ports}");
+    }
+}
+
+#[test]
+fn a_name_may_stand_for_a_port_of_each_transport() {
+    let ports = json!([
+        {"name": "dns", "port": 5353, "protocol": "UDP"},
+        {"name": "dns", "port": 5354, "protocol": "TCP"},
+        {"name": "dns", "port": 5355, "protocol": "SCTP"},
+    ]);
+    let slice = slice("IPv4", ports.clone(), json!([{"addresses": ["10.0.0.1"]}]));
+    let object = json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": ports}]});
+    let object = serde_json::from_value(object).unwrap();
+    for (transport, expected) in [(Transport::Tcp, "10.0.0.1:5354"), (Transport::Udp, "10.0.0.1:5353")] {
+        let service = ServiceBackend { transport, ..service("dns") };
+        for part in [read(&slice, &service, None), super::endpoints::read(&object, &service)] {
+            let found: Vec<_> = part.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+            assert_eq!(found, [expected]);
+        }
     }
 }
 

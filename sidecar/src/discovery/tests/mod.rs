@@ -35,6 +35,7 @@ fn minio() -> BackendSource {
         name: "minio".to_owned(),
         port_name: "http".to_owned(),
         family: Default::default(),
+        transport: Default::default(),
     })
 }
 
