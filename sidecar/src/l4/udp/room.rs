@@ -11,9 +11,8 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// Sessions that another thread may be asked to end before it has done so: so many more than allowed may there be for a
-/// moment, by thread.
-const MOST_ASKED: usize = 32;
+/// So many more than allowed may there be for a moment, until another thread has made room.
+const SPARE: usize = 32;
 
 /// A thread without a session.
 const NONE: u64 = u64::MAX;
@@ -32,8 +31,7 @@ struct Thread {
     silent: AtomicU64,
     /// When it last had a datagram.
     latest: AtomicU64,
-    /// Sessions that it is asked to end.
-    asked: AtomicUsize,
+    /// Told when it has to make room.
     told: Notify,
 }
 
@@ -54,12 +52,8 @@ pub(super) enum Entry {
 
 impl Room {
     pub(super) fn new(threads: usize) -> Arc<Self> {
-        let thread = || Thread {
-            silent: AtomicU64::new(NONE),
-            latest: AtomicU64::new(0),
-            asked: AtomicUsize::new(0),
-            told: Notify::new(),
-        };
+        let thread =
+            || Thread { silent: AtomicU64::new(NONE), latest: AtomicU64::new(0), told: Notify::new() };
         Arc::new(Self {
             sessions: AtomicUsize::new(0),
             threads: (0..threads).map(|_| thread()).collect(),
@@ -79,29 +73,42 @@ impl Room {
         if others < most {
             return Entry::Free(place);
         }
-        let silent = |thread: &Thread| thread.silent.load(Ordering::Relaxed);
-        let has_own = silent(&self.threads[own]) != NONE;
-        let most_silent = self.threads.iter().min_by_key(|thread| silent(thread));
-        let other = most_silent.filter(|thread| silent(thread) < silent(&self.threads[own]));
-        match other {
-            Some(other) if other.asked.fetch_add(1, Ordering::Relaxed) < MOST_ASKED => {
-                other.told.notify_one();
+        match self.most_silent() {
+            Some(thread) if thread != own && others < most + SPARE => {
+                self.threads[thread].told.notify_one();
                 Entry::Free(place)
             }
-            Some(other) => {
-                other.asked.fetch_sub(1, Ordering::Relaxed);
-                if has_own { Entry::Own(place) } else { Entry::Full }
-            }
-            None if has_own => Entry::Own(place),
-            None => Entry::Full,
+            Some(_) if self.silent(own) != NONE => Entry::Own(place),
+            _ => Entry::Full,
         }
     }
 
-    /// Ready when the thread is asked to end sessions; gives how many.
-    pub(super) async fn asked(&self, own: usize) -> usize {
-        let thread = &self.threads[own];
-        thread.told.notified().await;
-        thread.asked.swap(0, Ordering::Relaxed)
+    /// Whether the thread has to end its most silent session, since there are more than `most`. If that is for another one, it is
+    /// told so.
+    pub(super) fn must_go(&self, own: usize, most: usize) -> bool {
+        if self.sessions() <= most {
+            return false;
+        }
+        let thread = self.most_silent();
+        if let Some(other) = thread.filter(|thread| *thread != own) {
+            self.threads[other].told.notify_one();
+        }
+        thread == Some(own)
+    }
+
+    /// Ready when the thread is to look whether it has to make room.
+    pub(super) async fn told(&self, own: usize) {
+        self.threads[own].told.notified().await;
+    }
+
+    /// The thread whose most silent session was used before those of the others.
+    fn most_silent(&self) -> Option<usize> {
+        let threads = (0..self.threads.len()).filter(|thread| self.silent(*thread) != NONE);
+        threads.min_by_key(|thread| self.silent(*thread))
+    }
+
+    fn silent(&self, thread: usize) -> u64 {
+        self.threads[thread].silent.load(Ordering::Relaxed)
     }
 
     /// Says when the thread's most silent session was used, and that it has just had a datagram, if it had.
@@ -162,24 +169,27 @@ mod tests {
         room.publish(0, Some(now + Duration::from_secs(1)), None);
         room.publish(1, Some(now + Duration::from_secs(2)), None);
         assert!(matches!(room.enter(0, 2), Entry::Own(_)));
-        assert!(room.asked(0).now_or_never().is_none());
+        assert!(room.told(0).now_or_never().is_none());
+        assert!(!room.must_go(0, 2), "there is room again");
         let _more = free(room.enter(1, 2));
-        assert_eq!(room.asked(0).now_or_never(), Some(1));
-        assert!(room.asked(0).now_or_never().is_none(), "it is asked once");
+        assert!(room.told(0).now_or_never().is_some());
+        assert!(room.told(0).now_or_never().is_none(), "it is told once");
+        assert!(room.must_go(0, 2));
+        assert!(!room.must_go(1, 2));
+        assert!(room.told(0).now_or_never().is_some(), "whose turn it is is told");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thread_that_does_not_make_room_is_not_asked_without_end() {
+    async fn another_thread_is_not_waited_for_without_end() {
         let room = Room::new(2);
         room.publish(0, Some(Instant::now()), None);
-        let mut held: Vec<_> = (0..=MOST_ASKED).map(|_| free(room.enter(1, 1))).collect();
+        let mut held: Vec<_> = (0..=SPARE).map(|_| free(room.enter(1, 1))).collect();
         assert!(matches!(room.enter(1, 1), Entry::Full));
         room.publish(1, Some(Instant::now() + Duration::from_secs(1)), None);
         match room.enter(1, 1) {
             Entry::Own(place) => held.push(place),
             other => panic!("{other:?}"),
         }
-        assert_eq!(room.asked(0).now_or_never(), Some(MOST_ASKED));
     }
 
     #[tokio::test(start_paused = true)]

@@ -133,9 +133,7 @@ impl Thread {
                     Err(_) => following = false,
                 },
                 Ok(()) = share.settings.changed() => thread.change(*share.settings.borrow_and_update()),
-                asked = share.room.asked(thread.own) => for _ in 0..asked {
-                    thread.evict();
-                },
+                () = share.room.told(thread.own) => thread.make_room(),
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
                 () = thread.awake.notified() => {}
             }
@@ -157,7 +155,12 @@ impl Thread {
 
     fn change(&self, settings: Settings) {
         self.settings.set(settings);
-        while self.room.sessions() > settings.most && self.evict() {}
+        self.make_room();
+    }
+
+    /// Ends sessions while there are too many, and none of another thread was silent for longer.
+    fn make_room(&self) {
+        while self.room.must_go(self.own, self.settings.get().most) && self.evict() {}
     }
 
     fn timeout(&self) -> Duration {
