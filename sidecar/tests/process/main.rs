@@ -9,6 +9,7 @@ mod reload;
 mod reload_l4;
 mod support;
 mod top;
+mod udp;
 
 use std::{
     net::TcpListener,

@@ -162,6 +162,10 @@ impl Sidecar {
         retry("ready", || get(self.admin, "/ready").filter(|(status, _)| *status == 200));
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.process, name);
     }
