@@ -192,6 +192,14 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_does_not_divide_a_second_is_not_exceeded_in_the_long_run() {
+        let (limit, start) = limit(999_983, Duration::from_secs(1), 1);
+        let after = |micros| start + Duration::from_micros(micros);
+        let passed = (0..100_000).filter(|micros| limit.take(b"k", after(*micros)).is_ok()).count();
+        assert!(passed <= 99_999, "{passed}");
+    }
+
+    #[test]
     fn a_look_counts_nothing() {
         let (limit, now) = limit(1, Duration::from_secs(1), 1);
         assert!((0..3).all(|_| limit.look(b"a", now).is_ok()));

@@ -1,14 +1,24 @@
 //! Backends in HTTP/2, behind clients of both kinds.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crds::config::{BackendTls, Protocol};
 use h2::{Reason, server};
 use http::{HeaderMap, Response};
+use serde_json::json;
 use sidecar::net::tls::Store;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{
     Backend, Sidecar, Site,
@@ -146,6 +156,10 @@ async fn head_and_empty_answers_end_with_their_head() {
                 response.headers_mut().insert("content-length", 1000.into());
             }
             "/204" => *response.status_mut() = http::StatusCode::NO_CONTENT,
+            "/late" => {
+                let mut body = asked.respond.send_response(response, false).unwrap();
+                return body.send_data("".into(), true).unwrap();
+            }
             _ => {}
         }
         asked.respond.send_response(response, true).unwrap();
@@ -153,9 +167,12 @@ async fn head_and_empty_answers_end_with_their_head() {
     .await;
     let sidecar = before(&[&backend]).await;
     let mut client = sidecar.client().await;
-    for (request, status, length) in
-        [("HEAD /head", 200, Some("1000")), ("GET /204", 204, None), ("GET /", 200, Some("0"))]
-    {
+    for (request, status, length) in [
+        ("HEAD /head", 200, Some("1000")),
+        ("HEAD /late", 200, None),
+        ("GET /204", 204, None),
+        ("GET /", 200, Some("0")),
+    ] {
         client.send(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         let head = client.receive_head().await;
         assert_eq!((head.status(), head.header("content-length")), (status, length));
@@ -276,6 +293,78 @@ async fn a_backend_that_goes_away_gracefully_costs_no_request() {
         assert_eq!(client.post("/", "x").await.text(), "ok");
     }
     assert!(backends[0].connections() + backends[1].connections() > 10);
+}
+
+/// A backend that says of each request that it will not look at it, and how often it has said so.
+async fn leaving() -> (SocketAddr, Arc<AtomicUsize>, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, said) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&said);
+    let task = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let said = Arc::clone(&counted);
+            connections.spawn(async move {
+                let (mut preface, mut head) = ([0; 24], [0; 9]);
+                stream.read_exact(&mut preface).await.ok()?;
+                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.ok()?;
+                // Up to the HEADERS of a request.
+                while head[3] != 1 {
+                    stream.read_exact(&mut head).await.ok()?;
+                    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                    stream.read_exact(&mut vec![0; length as usize]).await.ok()?;
+                }
+                said.fetch_add(1, Ordering::Relaxed);
+                // GOAWAY: no stream was looked at, and nothing is wrong.
+                let goodbye = [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+                stream.write_all(&goodbye).await.ok()?;
+                stream.read_to_end(&mut Vec::new()).await.ok()
+            });
+        }
+    });
+    (address, said, AbortOnDropHandle::new(task))
+}
+
+#[tokio::test]
+async fn a_request_that_a_leaving_backend_has_not_looked_at_goes_elsewhere_whatever_its_method() {
+    let ((leaving, said, _task), good) = (leaving().await, H2Backend::named("good").await);
+    let site = Site::new("primary", &[leaving, good.address]).speaking(Protocol::Http2);
+    let sidecar = Sidecar::with_config(json!({"balance": "RoundRobin"}), vec![site]);
+    sidecar.ready().await;
+    let mut client = sidecar.client().await;
+    for _ in 0..6 {
+        client.send("DELETE / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(client.receive().await.unwrap().text(), "good");
+    }
+    assert!(said.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_fallen_silent_gets_no_more_requests() {
+    let asked = AtomicUsize::new(0);
+    let stuck = H2Backend::start(move |visit| {
+        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            let asked = visit.read().await.unwrap();
+            if first {
+                std::future::pending::<()>().await;
+            }
+            asked.answer(Response::new(()), "ok").await;
+        }
+    })
+    .await;
+    let good = H2Backend::named("ok").await;
+    let site = Site::new("primary", &[stuck.address, good.address]).speaking(Protocol::Http2);
+    let fields = json!({"balance": "RoundRobin", "timeouts": {"firstByte": "1100ms"}});
+    let sidecar = Sidecar::with_config(fields, vec![site]);
+    sidecar.ready().await;
+    let mut client = sidecar.client().await;
+    for _ in 0..8 {
+        assert_eq!(client.get("/").await.text(), "ok");
+    }
+    assert!(stuck.served() > 1, "it is asked again");
+    assert_eq!(stuck.connections(), 2);
 }
 
 #[tokio::test]

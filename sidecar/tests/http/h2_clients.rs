@@ -334,6 +334,39 @@ async fn requests_that_are_taken_back_without_end_close_the_connection() {
 }
 
 #[tokio::test]
+async fn nor_may_requests_be_taken_back_without_end_that_were_under_way() {
+    let backend = Backend::start(|mut visit| async move {
+        let Some(_) = visit.request().await else { return };
+        visit.head().await;
+    })
+    .await;
+    let sidecar = Sidecar::start(&[backend.address]).await;
+    let client = H2Client::connect(sidecar.address()).await;
+    until("the connection is there", || !sidecar.listener.idle()).await;
+    let attack = async {
+        for _ in 0..20 {
+            let mut responses = Vec::new();
+            for _ in 0..50 {
+                let Ok(mut sender) = client.sender.clone().ready().await else { return };
+                let Ok((response, _)) = sender.send_request(get("/"), true) else { return };
+                responses.push(response);
+            }
+            until("they are under way", || sidecar.listener.requests() == 50 || sidecar.listener.idle())
+                .await;
+            drop(responses);
+            until("they are taken back", || sidecar.listener.requests() == 0).await;
+            if sidecar.listener.idle() {
+                return;
+            }
+        }
+        panic!("nobody minds");
+    };
+    in_time("the end of it", attack).await;
+    let error = client.ended().await.unwrap_err();
+    assert!(error.is_io() || error.reason() == Some(Reason::ENHANCE_YOUR_CALM), "{error}");
+}
+
+#[tokio::test]
 async fn a_first_request_that_begins_like_a_preface_is_none() {
     let backend = Backend::answering(OK).await;
     let sidecar = Sidecar::start(&[backend.address]).await;

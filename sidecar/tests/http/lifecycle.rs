@@ -21,7 +21,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Backend, Sidecar, Site, in_time, listener, until};
+use crate::support::{
+    Backend, Sidecar, Site,
+    h2::{H2Client, get, read},
+    in_time, listener, until,
+};
 
 const SIZE: usize = 64 << 20;
 
@@ -145,31 +149,61 @@ async fn fill(writer: &mut (impl AsyncWriteExt + Unpin), written: &AtomicUsize) 
     }
 }
 
+/// A backend with a long answer, which says when nobody takes any more of it.
+struct Writing {
+    backend: Backend,
+    written: Arc<AtomicUsize>,
+    stopped: Arc<Notify>,
+}
+
+impl Writing {
+    async fn start() -> Self {
+        let (written, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let shared = (Arc::clone(&written), Arc::clone(&stopped));
+        let backend = Backend::start(move |mut visit| {
+            let (written, stopped) = shared.clone();
+            async move {
+                visit.request().await;
+                visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await;
+                fill(&mut visit.writer, &written).await;
+                stopped.notify_one();
+                visit.send(&vec![7; SIZE - written.load(Ordering::Relaxed)]).await;
+            }
+        })
+        .await;
+        Self { backend, written, stopped }
+    }
+
+    async fn stands_still(&self) {
+        in_time("the backend stands still", self.stopped.notified()).await;
+        let written = self.written.load(Ordering::Relaxed);
+        assert!(written < SIZE / 2, "the proxy took {written} bytes that nobody reads");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_stops_the_backend() {
-    let (written, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-    let shared = (Arc::clone(&written), Arc::clone(&stopped));
-    let backend = Backend::start(move |mut visit| {
-        let (written, stopped) = shared.clone();
-        async move {
-            visit.request().await;
-            visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).await;
-            fill(&mut visit.writer, &written).await;
-            stopped.notify_one();
-            visit.send(&vec![7; SIZE - written.load(Ordering::Relaxed)]).await;
-        }
-    })
-    .await;
-    let sidecar = Sidecar::start(&[backend.address]).await;
+    let writing = Writing::start().await;
+    let sidecar = Sidecar::start(&[writing.backend.address]).await;
     let mut client = sidecar.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    in_time("the backend stands still", stopped.notified()).await;
-    let stopped_at = written.load(Ordering::Relaxed);
-    assert!(stopped_at < SIZE / 2, "the proxy took {stopped_at} bytes that nobody reads");
+    writing.stands_still().await;
     client.receive_head().await;
     let mut body = vec![0; SIZE];
     in_time("reading", client.reader.read_exact(&mut body)).await.unwrap();
     assert!(body.iter().all(|byte| *byte == 7));
+}
+
+#[tokio::test]
+async fn a_client_in_http2_that_does_not_read_stops_the_backend() {
+    let writing = Writing::start().await;
+    let sidecar = Sidecar::start(&[writing.backend.address]).await;
+    let client = H2Client::connect(sidecar.address()).await;
+    let response = client.begin(get("/")).await;
+    writing.stands_still().await;
+    let body = in_time("an answer", response).await.unwrap().into_body();
+    let (body, _) = in_time("reading", read(body)).await.unwrap();
+    assert!(body.len() == SIZE && body.iter().all(|byte| *byte == 7));
 }
 
 #[tokio::test]
