@@ -62,7 +62,7 @@ pub struct ClientCaSpec {
     "message": "insecureSkipVerify trusts everyone, whatever caSecret says: remove one of them",
 }), json!({
     "rule": "!has(self.minVersion) || !has(self.maxVersion) || self.minVersion <= self.maxVersion",
-    "message": "minVersion is newer than maxVersion: remove one of the two",
+    "message": "minVersion is not newer than maxVersion: remove one of the two",
 })]))]
 pub struct SiteTlsSpec {
     /// Secret with the CAs that sign the certificates of backends. Without it those that Mozilla trusts.

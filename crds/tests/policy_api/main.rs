@@ -331,7 +331,7 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
                 "{name: s, tls: {minVersion: TLSv1.3, maxVersion: TLSv1.2}, backends: [{dns: {host: a.b, port: 80}}]}",
                 "",
             )),
-            "minVersion is newer than maxVersion",
+            "minVersion is not newer than maxVersion",
         ),
         (
             "socket and port",

@@ -171,8 +171,8 @@ Examples:
 
 All requests go to the first site that has a live server. While none has, they are answered with 502 BackendDown.
 /v1/health, /v1/certificates and /.prometheus/metrics are the listener's own. Each flag has a variable, such as
-SIDEKICK_HEALTH_PATH for --health-path; the flag wins. On a terminal a live table is shown, unless there are lines to
-print: --log, --trace, --errors and --status-code.";
+SIDEKICK_HEALTH_PATH for --health-path; the flag wins.
+On a terminal a live table is shown, unless --log, --trace, --errors or --status-code asks for lines.";
 
 /// Where to listen: a port, and an address unless it is all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
