@@ -5,16 +5,14 @@ use std::{fs::File, io, net as std_net, os::unix::net as std_unix, sync::Arc, ti
 
 use futures::FutureExt;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     net,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Listening, Socket, Stream, Worker, Workers, listen::keep_alive, tls::Server, unix::SocketFile,
-    workers::Occupied,
-};
+use super::{Listening, Socket, Stream, Worker, Workers, tls::Server, unix::SocketFile, workers::Occupied};
 
 /// Accepted connections that wait for their thread to take them; beyond it they wait in the socket's queue.
 const QUEUE: usize = 1024;
@@ -43,10 +41,10 @@ enum Unregistered {
     Unix(std_unix::UnixStream),
 }
 
-/// Registered with the control runtime, which accepts.
+/// Registered with the control runtime, which accepts. What is accepted is not: it would be taken out again at once.
 enum ListeningSocket {
-    Tcp(net::TcpListener),
-    Unix(net::UnixListener, SocketFile),
+    Tcp(AsyncFd<std_net::TcpListener>),
+    Unix(AsyncFd<std_unix::UnixListener>, SocketFile),
 }
 
 /// A connection's place in the limit of the process and in the count of its worker.
@@ -67,10 +65,12 @@ impl Acceptor {
             })
             .unzip();
         let socket = match socket {
-            Listening::Tcp(socket) => ListeningSocket::Tcp(net::TcpListener::from_std(socket)?),
+            Listening::Tcp(socket) => {
+                ListeningSocket::Tcp(AsyncFd::with_interest(socket, Interest::READABLE)?)
+            }
             Listening::Unix(socket) => {
                 let (socket, file) = socket.into_parts();
-                ListeningSocket::Unix(net::UnixListener::from_std(socket)?, file)
+                ListeningSocket::Unix(AsyncFd::with_interest(socket, Interest::READABLE)?, file)
             }
         };
         Ok((Self { socket, lanes, slots: workers.slots() }, queues))
@@ -130,12 +130,12 @@ impl Acceptor {
     async fn finish(self) {
         match self.socket {
             ListeningSocket::Tcp(socket) => {
-                let Ok(socket) = socket.into_std() else { return };
+                let socket = socket.into_inner();
                 let accept = || socket.accept().map(|(stream, _)| Unregistered::Tcp(stream));
                 Self::take_the_rest(&self.lanes, &self.slots, accept).await;
             }
             ListeningSocket::Unix(socket, _file) => {
-                let Ok(socket) = socket.into_std() else { return };
+                let socket = socket.into_inner();
                 let accept = || socket.accept().map(|(stream, _)| Unregistered::Unix(stream));
                 Self::take_the_rest(&self.lanes, &self.slots, accept).await;
             }
@@ -160,20 +160,23 @@ impl Acceptor {
 impl ListeningSocket {
     async fn accept(&self) -> io::Result<Unregistered> {
         match self {
-            Self::Tcp(socket) => socket.accept().await?.0.into_std().map(Unregistered::Tcp),
-            Self::Unix(socket, _) => socket.accept().await?.0.into_std().map(Unregistered::Unix),
+            Self::Tcp(socket) => {
+                let accepted = socket.async_io(Interest::READABLE, std_net::TcpListener::accept).await;
+                accepted.map(|(stream, _)| Unregistered::Tcp(stream))
+            }
+            Self::Unix(socket, _) => {
+                let accepted = socket.async_io(Interest::READABLE, std_unix::UnixListener::accept).await;
+                accepted.map(|(stream, _)| Unregistered::Unix(stream))
+            }
         }
     }
 }
 
 impl Unregistered {
+    /// All else it has from the socket that it was accepted at.
     fn prepare(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => {
-                stream.set_nonblocking(true)?;
-                stream.set_nodelay(true)?;
-                keep_alive(stream)
-            }
+            Self::Tcp(stream) => stream.set_nonblocking(true),
             Self::Unix(stream) => stream.set_nonblocking(true),
         }
     }
@@ -220,7 +223,7 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
-    use crate::net::bind;
+    use crate::net::{bind, listen::KEEPALIVE};
 
     /// A socket on a free port, and the address to connect to.
     fn listening() -> (Listening, std_net::SocketAddr) {
@@ -244,10 +247,18 @@ mod tests {
             held.push(queues[round % 2].recv().await.unwrap());
         }
         let watched = |accepted: &Accepted| match &accepted.stream {
-            Unregistered::Tcp(stream) => SockRef::from(stream).keepalive().unwrap(),
+            Unregistered::Tcp(stream) => {
+                let socket = SockRef::from(stream);
+                socket.keepalive().unwrap() && socket.tcp_keepalive_time().unwrap() == KEEPALIVE
+            }
             Unregistered::Unix(_) => false,
         };
         assert!(held.iter().all(watched), "a client that has gone without a word would stay for ever");
+        let prompt = |accepted: &Accepted| match &accepted.stream {
+            Unregistered::Tcp(stream) => SockRef::from(stream).tcp_nodelay().unwrap(),
+            Unregistered::Unix(_) => false,
+        };
+        assert!(held.iter().all(prompt), "small answers would wait for each other");
         assert!(workers.handles().iter().all(|worker| worker.connections() == 2));
         drop(held);
         assert_eq!(workers.connections(), 0);

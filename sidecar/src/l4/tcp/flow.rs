@@ -40,6 +40,8 @@ pub(super) struct Flow {
     dirty: bool,
     /// An end without a byte before it goes on like any other.
     may_be_empty: bool,
+    /// The sink is closed when this ends, which tells it the same.
+    closes: bool,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Flow {
             worth: SPLICED,
             dirty: false,
             may_be_empty: true,
+            closes: false,
         }
     }
 
@@ -89,6 +92,11 @@ impl Flow {
 
     pub(super) fn may_be_empty(&mut self) {
         self.may_be_empty = true;
+    }
+
+    /// The other direction has ended: with this one, both connections are closed.
+    pub(super) fn is_last(&mut self) {
+        self.closes = true;
     }
 
     /// Bytes that the source has given.
@@ -110,6 +118,7 @@ impl Flow {
                 Stage::Ending if self.moved == 0 && !self.may_be_empty => {
                     return Poll::Ready(Err(FlowError::Empty));
                 }
+                Stage::Ending if self.closes && !sink.is_tls() => self.stage = Stage::Ended,
                 Stage::Ending => {
                     let shut = ready!(Pin::new(&mut *sink).poll_shutdown(context));
                     self.stage = Stage::Ended;

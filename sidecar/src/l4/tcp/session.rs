@@ -166,6 +166,9 @@ impl<'a> Session<'a> {
 
     /// Ready when both sides have ended, or one has broken.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.down_ended {
+            self.up.is_last();
+        }
         if !self.up_ended {
             match self.up.poll(context, &mut self.client, &mut self.server) {
                 Poll::Ready(Ok(())) => self.up_ended = true,
@@ -174,6 +177,9 @@ impl<'a> Session<'a> {
                 }
                 Poll::Pending => {}
             }
+        }
+        if self.up_ended {
+            self.down.is_last();
         }
         while !self.down_ended {
             match self.down.poll(context, &mut self.server, &mut self.client) {

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -12,7 +13,7 @@ use slab::Slab;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{queue::Queue, session, settings::Settings};
@@ -24,6 +25,10 @@ use crate::{
 
 /// A client that finds no live backend waits this long for one to come back.
 const REVIVAL: Duration = Duration::from_secs(1);
+
+/// While connections come, a timer goes off this often: to set one that is due later does not wake the thread anew, and each
+/// connection sets some.
+const PULSE: Duration = Duration::from_millis(200);
 
 /// Clients that wait for that on one thread; others are told at once.
 const MOST_WAITING: usize = 256;
@@ -95,6 +100,8 @@ impl Thread {
         thread.adopt(share.route.borrow_and_update().clone());
         let mut connections = JoinSet::new();
         let (mut accepting, mut following) = (true, true);
+        let mut pulse = pin!(sleep(PULSE));
+        let (mut beats, mut came) = (true, false);
         while accepting || !connections.is_empty() {
             tokio::select! {
                 biased;
@@ -110,10 +117,19 @@ impl Thread {
                 }
                 accepted = share.lane.queue.recv(), if accepting => match accepted {
                     Some(accepted) => {
+                        came = true;
+                        if !beats {
+                            beats = true;
+                            pulse.as_mut().reset(tokio::time::Instant::now() + PULSE);
+                        }
                         connections.spawn_local(session::serve(Rc::clone(&thread), accepted));
                     }
                     None => accepting = false,
                 },
+                () = &mut pulse, if beats => {
+                    beats = std::mem::take(&mut came);
+                    pulse.as_mut().reset(tokio::time::Instant::now() + PULSE);
+                }
                 Some(_) = connections.join_next() => {}
             }
         }
