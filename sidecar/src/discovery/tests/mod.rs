@@ -39,6 +39,14 @@ fn minio() -> BackendSource {
     })
 }
 
+#[test]
+fn what_an_earlier_release_has_kept_is_found_and_ports_of_udp_are_kept_beside_it() {
+    let BackendSource::Service(tcp) = minio() else { panic!() };
+    let udp = BackendSource::Service(ServiceBackend { transport: Transport::Udp, ..tcp });
+    let keys = super::state_keys([minio(), udp].iter());
+    assert_eq!(keys, ["service/storage/minio/http/IPv4", "service/storage/minio/http/IPv4/udp"]);
+}
+
 #[tokio::test]
 async fn static_addresses_and_what_is_unresolved_are_known_at_once() {
     let mut discovery =
