@@ -124,7 +124,32 @@ fn an_answer_leaves_from_the_address_that_was_written_to() {
     }
 }
 
+#[test]
+fn a_message_whose_end_is_missing_is_told() {
+    let (name, _) = Name::of(([127, 0, 0, 1], 53).into());
+    for (flags, cut) in
+        [(0, false), (libc::MSG_TRUNC, true), (libc::MSG_CTRUNC, true), (libc::MSG_EOR, false)]
+    {
+        // SAFETY: it is plain data, and zeros are a header without control messages.
+        let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+        header.msg_hdr.msg_flags = flags;
+        header.msg_len = u32::MAX;
+        // SAFETY: as above.
+        let head = unsafe { Head::read(&header, &name) };
+        assert_eq!((head.cut, head.length), (cut, ROOM), "never more than there is room for");
+    }
+}
+
 proptest! {
+    #[test]
+    fn an_address_stays_what_it_is(ip: IpAddr, port: u16, scope: u32) {
+        let address = match ip {
+            IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope).into(),
+        };
+        prop_assert_eq!(Name::of(address).0.address(), Some(address));
+    }
+
     /// Nothing is read that the kernel has not written: bytes of an earlier, longer batch never show.
     #[test]
     fn datagrams_come_out_as_they_went_in(
