@@ -288,18 +288,20 @@ async fn a_check_goes_to_the_port_that_is_named_for_it() {
     assert_eq!(backend.requests().len(), 1, "it was asked for nothing else");
 }
 
-/// A backend that is asked for `/ready` at its start and answers that when it is told to, and a sidecar that sends it nothing
-/// else before.
+/// A backend that answers `/ready` when it is told to, and tells others whether they came after that; and a sidecar that is to
+/// send it nothing else before.
 async fn awaited(ready: &Arc<Notify>) -> (Backend, Sidecar) {
-    let ready = Arc::clone(ready);
+    let (ready, live) = (Arc::clone(ready), Arc::<AtomicBool>::default());
     let backend = Backend::start(move |mut visit| {
-        let ready = Arc::clone(&ready);
+        let (ready, live) = (Arc::clone(&ready), Arc::clone(&live));
         async move {
             while let Some(request) = visit.request().await {
                 if request.start.contains("/ready") {
                     ready.notified().await;
+                    live.store(true, Ordering::Relaxed);
                 }
-                visit.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlive").await;
+                let told = if live.load(Ordering::Relaxed) { "live" } else { "soon" };
+                visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{told}")).await;
             }
         }
     })
