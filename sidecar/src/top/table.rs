@@ -240,7 +240,7 @@ fn line(row: &Row, columns: &[(usize, usize)]) -> Line {
 }
 
 /// The line without its looks.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn plain(line: &Line) -> String {
     line.iter().map(|(_, text)| text.as_str()).collect()
 }
