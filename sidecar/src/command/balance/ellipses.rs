@@ -10,7 +10,7 @@ pub(super) const MOST: usize = 1024;
 pub(super) enum EllipsisError {
     #[error("it has a {{ without its }}, or a }} without its {{; write a range as {{1...4}}")]
     Braces,
-    #[error("{{{0}}} is not a range; write it as {{1...4}}, with three dots")]
+    #[error("{{{}}} is not a range; write it as {{1...4}}, with three dots", .0.escape_debug())]
     Range(String),
     #[error("the range {{{0}}} counts down; write the smaller number first")]
     Down(String),

@@ -169,6 +169,10 @@ mod tests {
                 "\"http://a{1..4}\": {1..4} is not a range; write it as {1...4}, with three dots",
             ),
             (
+                "http://a{1\n4}",
+                "\"http://a{1\\n4}\": {1\\n4} is not a range; write it as {1...4}, with three dots",
+            ),
+            (
                 "http://a:1/bucket",
                 "\"http://a:1/bucket\" has a path or a query; requests keep their own, so write http://HOST:PORT alone",
             ),

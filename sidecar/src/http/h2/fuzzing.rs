@@ -116,6 +116,10 @@ fn request(bytes: &[u8]) -> Option<request::Parts> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut words = lines.next()?.splitn(3, |byte| *byte == b' ');
     let (method, authority, path) = (words.next()?, words.next()?, words.next()?);
+    // All but CONNECT have a path.
+    if path.is_empty() != (method == b"CONNECT") {
+        return None;
+    }
     let mut uri = http::uri::Parts::default();
     if !authority.is_empty() {
         uri.authority = Some(Authority::try_from(authority).ok()?);
