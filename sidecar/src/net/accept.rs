@@ -5,7 +5,6 @@ use std::{fs::File, io, net as std_net, os::unix::net as std_unix, sync::Arc, ti
 
 use futures::FutureExt;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     net,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::sleep,
@@ -41,10 +40,10 @@ enum Unregistered {
     Unix(std_unix::UnixStream),
 }
 
-/// Registered with the control runtime, which accepts. What is accepted is not: it would be taken out again at once.
+/// Registered with the control runtime, which accepts.
 enum ListeningSocket {
-    Tcp(AsyncFd<std_net::TcpListener>),
-    Unix(AsyncFd<std_unix::UnixListener>, SocketFile),
+    Tcp(net::TcpListener),
+    Unix(net::UnixListener, SocketFile),
 }
 
 /// A connection's place in the limit of the process and in the count of its worker.
@@ -65,12 +64,10 @@ impl Acceptor {
             })
             .unzip();
         let socket = match socket {
-            Listening::Tcp(socket) => {
-                ListeningSocket::Tcp(AsyncFd::with_interest(socket, Interest::READABLE)?)
-            }
+            Listening::Tcp(socket) => ListeningSocket::Tcp(net::TcpListener::from_std(socket)?),
             Listening::Unix(socket) => {
                 let (socket, file) = socket.into_parts();
-                ListeningSocket::Unix(AsyncFd::with_interest(socket, Interest::READABLE)?, file)
+                ListeningSocket::Unix(net::UnixListener::from_std(socket)?, file)
             }
         };
         Ok((Self { socket, lanes, slots: workers.slots() }, queues))
@@ -120,22 +117,20 @@ impl Acceptor {
             return;
         };
         let slot = Slot { _occupied: worker.occupy(), _permit: permit };
-        match stream.prepare() {
-            Ok(()) if lane.send(Accepted { stream, slot }).await.is_ok() => {}
-            Ok(()) => tracing::debug!("a connection came after its thread had ended"),
-            Err(error) => tracing::debug!(%error, "a connection ended before it was served"),
+        if lane.send(Accepted { stream, slot }).await.is_err() {
+            tracing::debug!("a connection came after its thread had ended");
         }
     }
 
     async fn finish(self) {
         match self.socket {
             ListeningSocket::Tcp(socket) => {
-                let socket = socket.into_inner();
+                let Ok(socket) = socket.into_std() else { return };
                 let accept = || socket.accept().map(|(stream, _)| Unregistered::Tcp(stream));
                 Self::take_the_rest(&self.lanes, &self.slots, accept).await;
             }
             ListeningSocket::Unix(socket, _file) => {
-                let socket = socket.into_inner();
+                let Ok(socket) = socket.into_std() else { return };
                 let accept = || socket.accept().map(|(stream, _)| Unregistered::Unix(stream));
                 Self::take_the_rest(&self.lanes, &self.slots, accept).await;
             }
@@ -148,7 +143,7 @@ impl Acceptor {
         accept: impl Fn() -> io::Result<Unregistered>,
     ) {
         while let Ok(permit) = Arc::clone(slots).try_acquire_owned() {
-            match accept() {
+            match accept().and_then(Unregistered::nonblocking) {
                 Ok(stream) => Self::hand_over(lanes, stream, permit).await,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) => return,
@@ -160,25 +155,20 @@ impl Acceptor {
 impl ListeningSocket {
     async fn accept(&self) -> io::Result<Unregistered> {
         match self {
-            Self::Tcp(socket) => {
-                let accepted = socket.async_io(Interest::READABLE, std_net::TcpListener::accept).await;
-                accepted.map(|(stream, _)| Unregistered::Tcp(stream))
-            }
-            Self::Unix(socket, _) => {
-                let accepted = socket.async_io(Interest::READABLE, std_unix::UnixListener::accept).await;
-                accepted.map(|(stream, _)| Unregistered::Unix(stream))
-            }
+            Self::Tcp(socket) => socket.accept().await?.0.into_std().map(Unregistered::Tcp),
+            Self::Unix(socket, _) => socket.accept().await?.0.into_std().map(Unregistered::Unix),
         }
     }
 }
 
 impl Unregistered {
-    /// All else it has from the socket that it was accepted at.
-    fn prepare(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nonblocking(true),
-            Self::Unix(stream) => stream.set_nonblocking(true),
+    /// One that was accepted outside of a runtime. All else it has from the socket that it was accepted at.
+    fn nonblocking(self) -> io::Result<Self> {
+        match &self {
+            Self::Tcp(stream) => stream.set_nonblocking(true)?,
+            Self::Unix(stream) => stream.set_nonblocking(true)?,
         }
+        Ok(self)
     }
 }
 

@@ -42,8 +42,7 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<String>, EllipsisError> {
 }
 
 fn count(range: &str, most: usize) -> Result<Vec<String>, EllipsisError> {
-    // What is told of it is one line, whatever stands in it.
-    let wrong = || EllipsisError::Range(range.escape_debug().to_string());
+    let wrong = || EllipsisError::Range(range.to_owned());
     let (first, last) = range.split_once("...").ok_or_else(wrong)?;
     let digits = |text: &str, radix| {
         let own = text.chars().all(|c| c.is_digit(radix) && !c.is_ascii_uppercase());
@@ -56,7 +55,7 @@ fn count(range: &str, most: usize) -> Result<Vec<String>, EllipsisError> {
         (None, None) => return Err(wrong()),
     };
     if low > high {
-        return Err(EllipsisError::Down(range.escape_debug().to_string()));
+        return Err(EllipsisError::Down(range.to_owned()));
     }
     if high - low >= most as u64 {
         return Err(EllipsisError::Many);
@@ -95,7 +94,7 @@ mod tests {
     fn what_is_no_range_is_named() {
         for (pattern, error) in [
             ("a{1..4}", EllipsisError::Range("1..4".into())),
-            ("a{1\n..4}", EllipsisError::Range("1\\n..4".into())),
+            ("a{1\n..4}", EllipsisError::Range("1\n..4".into())),
             ("a{1...x}", EllipsisError::Range("1...x".into())),
             ("a{...4}", EllipsisError::Range("...4".into())),
             ("a{A...F}", EllipsisError::Range("A...F".into())),
