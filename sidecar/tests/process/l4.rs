@@ -63,6 +63,23 @@ fn it_goes_round_over_the_servers_of_sidelbs_command_line_and_drains_when_it_is_
 }
 
 #[test]
+fn as_the_first_process_of_a_container_it_ends_when_it_is_told_to() {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let server = server("one");
+    let mut container = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", PROGRAM, "l4", &address.to_string(), &server.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    retry("a word", || word(address));
+    let children = format!("/proc/{0}/task/{0}/children", container.id());
+    let first = std::fs::read_to_string(children).unwrap();
+    assert!(Command::new("kill").args(["-TERM", first.trim()]).status().unwrap().success());
+    assert_eq!(wait(&mut container), Some(0));
+}
+
+#[test]
 fn a_wrong_argument_is_one_line_and_nothing_listens() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
