@@ -5,6 +5,7 @@
 
 mod families;
 mod metrics;
+mod per_backend;
 mod tcp;
 mod udp;
 

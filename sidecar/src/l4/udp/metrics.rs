@@ -8,18 +8,17 @@ use std::{
     },
 };
 
-use crds::metrics::Metric;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, NoLabelSet},
-    metrics::MetricType,
     registry::Registry,
 };
 use tokio::sync::watch;
 
 use super::{families, room::Room, send::Sent};
 use crate::{
-    balance::{Backend, Condition, Route},
+    balance::Route,
+    l4::per_backend::{self, Labels, PerBackend, count, down, ejected, ejections, outstanding, up, weight},
     telemetry::shown::{Named, Shown},
 };
 
@@ -157,20 +156,9 @@ impl Metrics {
     }
 }
 
-/// A counter or gauge of each backend.
-pub(super) struct PerBackend {
-    pub(super) metric: &'static Metric,
-    /// None where there is nothing to say yet.
-    value: fn(&Backend<Counters>) -> Option<f64>,
-}
-
-fn count(value: &AtomicU64) -> Option<f64> {
-    Some(value.load(Ordering::Relaxed) as f64)
-}
-
-pub(super) static PER_BACKEND: [PerBackend; 12] = [
+pub(super) static PER_BACKEND: [PerBackend<Counters>; 12] = [
     PerBackend { metric: &families::OPENED, value: |backend| count(&backend.detail.opened) },
-    PerBackend { metric: &families::BACKEND_SESSIONS, value: |backend| Some(backend.outstanding() as f64) },
+    PerBackend { metric: &families::BACKEND_SESSIONS, value: outstanding },
     PerBackend { metric: &families::SENT_DATAGRAMS, value: |backend| count(&backend.detail.sent_datagrams) },
     PerBackend { metric: &families::SENT_BYTES, value: |backend| count(&backend.detail.sent_bytes) },
     PerBackend {
@@ -179,49 +167,22 @@ pub(super) static PER_BACKEND: [PerBackend; 12] = [
     },
     PerBackend { metric: &families::RECEIVED_BYTES, value: |backend| count(&backend.detail.received_bytes) },
     PerBackend { metric: &families::REFUSED, value: |backend| count(&backend.detail.refused) },
-    PerBackend {
-        metric: &families::UP,
-        value: |backend| match backend.condition() {
-            Condition::Unknown | Condition::Awaited => None,
-            Condition::Up => Some(1.0),
-            Condition::Down(_) => Some(0.0),
-        },
-    },
-    PerBackend { metric: &families::EJECTIONS, value: |backend| Some(backend.ejections() as f64) },
-    PerBackend {
-        metric: &families::EJECTED,
-        value: |backend| Some(f64::from(u8::from(backend.is_ejected()))),
-    },
-    PerBackend { metric: &families::WEIGHT, value: |backend| Some(f64::from(backend.weight())) },
-    PerBackend { metric: &families::DOWN, value: |backend| Some(backend.downtime().as_secs_f64()) },
+    PerBackend { metric: &families::UP, value: up },
+    PerBackend { metric: &families::EJECTIONS, value: ejections },
+    PerBackend { metric: &families::EJECTED, value: ejected },
+    PerBackend { metric: &families::WEIGHT, value: weight },
+    PerBackend { metric: &families::DOWN, value: down },
 ];
-
-/// Labels of a series.
-type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let listeners = self.listeners.all();
         encode_listeners(&mut encoder, &listeners)?;
-        for PerBackend { metric, value } in &PER_BACKEND {
-            let mut family = metric.encode(&mut encoder)?;
-            for listener in &listeners {
-                let route = listener.route.borrow().clone();
-                for backend in &route.backends {
-                    let Some(value) = value(backend) else { continue };
-                    let address = backend.address.to_string();
-                    let labels: Labels<'_> = vec![("listener", &listener.name), ("backend", &address)];
-                    let mut series = family.encode_family(&labels)?;
-                    match metric.kind {
-                        MetricType::Counter => {
-                            series.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-                        }
-                        _ => series.encode_gauge(&value)?,
-                    }
-                }
-            }
-        }
-        Ok(())
+        let routes: Vec<_> = listeners
+            .iter()
+            .map(|listener| (listener.name.as_str(), listener.route.borrow().clone()))
+            .collect();
+        per_backend::encode(&mut encoder, &PER_BACKEND, &routes)
     }
 }
 
