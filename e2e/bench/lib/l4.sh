@@ -12,7 +12,8 @@ prepare_l4() {
   ulimit -n "$(ulimit -Hn)"
   MOST_CONNECTIONS=$((($(ulimit -n) - 1000) / 2))
   ((MOST_CONNECTIONS <= 25000)) || MOST_CONNECTIONS=25000
-  ((L4_IDLE <= MOST_CONNECTIONS - 500)) || L4_IDLE=$((MOST_CONNECTIONS - 500))
+  # The sidecar keeps a quarter of its descriptors for itself.
+  ((L4_IDLE <= MOST_CONNECTIONS * 3 / 4 - 500)) || L4_IDLE=$((MOST_CONNECTIONS * 3 / 4 - 500))
   for name in direct "${L4[@]}"; do
     free_port
     ADDRESS[$name]=$PORT
