@@ -3,18 +3,23 @@
 
 use std::{
     cell::RefCell,
-    io,
+    io, mem,
     os::fd::{AsFd, OwnedFd},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use super::system::low_water;
+
 /// What a pipe holds, at most; the kernel lets a user without privileges have 1 MiB.
 const CAPACITY: usize = 1 << 20;
 
 /// Pipes of the process: 64 of them reach the kernel's soft limit of pages for a user.
 const MOST: usize = 32;
+
+/// While the sink takes nothing, the source tells of so much or more: every segment would wake the thread for nothing.
+const WORTH_WAKING: i32 = 256 * 1024;
 
 /// Idle pipes that one thread keeps.
 const KEPT: usize = 4;
@@ -31,6 +36,8 @@ pub struct Pipe {
     /// None only while it is dropped.
     ends: Option<Ends>,
     held: usize,
+    /// The source tells only of much.
+    hushed: bool,
 }
 
 #[derive(Debug)]
@@ -44,7 +51,7 @@ impl Pipe {
     /// An empty pipe; none when all are in use, or the kernel gives no more.
     pub fn take() -> Option<Self> {
         let ends = IDLE.with_borrow_mut(Vec::pop).or_else(Ends::open)?;
-        Some(Self { ends: Some(ends), held: 0 })
+        Some(Self { ends: Some(ends), held: 0, hushed: false })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,6 +76,18 @@ impl Pipe {
         let moved = splice(&ends.read, None, to, None, self.held, flags)?;
         self.held -= moved;
         Ok(moved)
+    }
+
+    /// The sink takes no more for now, and until it does the source, a TCP socket, need not wake the thread for each segment.
+    pub fn hush(&mut self, source: impl AsFd) {
+        // A source that does not know how is heard as before.
+        self.hushed = self.hushed || low_water::set(source, WORTH_WAKING).is_ok();
+    }
+
+    /// The sink has taken everything: the source tells of each byte again. This must come before the source is read by other
+    /// means, or goes to somebody else.
+    pub fn listen(&mut self, source: impl AsFd) -> io::Result<()> {
+        if mem::take(&mut self.hushed) { low_water::set(source, 1) } else { Ok(()) }
     }
 }
 
@@ -113,6 +132,13 @@ mod tests {
         io::{Read, Write},
         os::unix::net::UnixStream,
         sync::Mutex,
+        time::Duration,
+    };
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        time::timeout,
     };
 
     use super::*;
@@ -133,6 +159,43 @@ mod tests {
         let mut bytes = [0; 5];
         sink.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_hushed_source_tells_of_much_and_of_its_end_and_of_each_byte_once_it_is_listened_to() {
+        async fn tells(source: &TcpStream) -> bool {
+            timeout(Duration::from_secs(5), source.readable()).await.is_ok()
+        }
+        let _alone = ONE_AT_A_TIME.lock();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = async || {
+            let sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            (sender, listener.accept().await.unwrap().0)
+        };
+        let (mut sender, mut source) = connect().await;
+        // The kernel never waits for more than the window, which begins with one segment and grows.
+        let large = vec![7; 4 << 20];
+        let mut got = vec![0; large.len()];
+        let (sent, got) = tokio::join!(sender.write_all(&large), source.read_exact(&mut got));
+        (sent.unwrap(), got.unwrap());
+        assert!(source.try_read(&mut [0]).is_err(), "that was all, and now tokio knows");
+        let mut pipe = Pipe::take().unwrap();
+        pipe.hush(&source);
+        sender.write_all(b"a").await.unwrap();
+        assert!(timeout(Duration::from_millis(50), source.readable()).await.is_err(), "one byte is not much");
+        pipe.listen(&source).unwrap();
+        assert!(tells(&source).await, "of the byte that came before");
+
+        let (mut sender, source) = connect().await;
+        pipe.hush(&source);
+        let (_, told) =
+            tokio::join!(timeout(Duration::from_secs(1), sender.write_all(&large)), tells(&source));
+        assert!(told, "of much");
+
+        let (sender, source) = connect().await;
+        pipe.hush(&source);
+        drop(sender);
+        assert!(tells(&source).await, "of the end");
     }
 
     #[test]

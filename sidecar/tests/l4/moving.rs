@@ -87,6 +87,30 @@ async fn a_reader_that_stops_stops_the_writer_and_nothing_is_kept() {
     assert_eq!(in_time("the rest", reading).await.unwrap(), written);
 }
 
+#[tokio::test]
+async fn after_a_reader_that_stopped_each_byte_goes_on_at_once_again() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sidecar = Sidecar::start(json!({}), &[socket.local_addr().unwrap()]).await;
+    let mut client = sidecar.connect().await;
+    let mut server = accept(&socket).await;
+    let piece = vec![7; 1 << 20];
+    for round in 0..2 {
+        let mut written = 0;
+        while let Ok(count) =
+            tokio::time::timeout(std::time::Duration::from_millis(300), client.write(&piece)).await
+        {
+            written += count.unwrap();
+        }
+        let mut large = vec![0; written];
+        in_time("what was written", server.read_exact(&mut large)).await.unwrap();
+        for byte in 0..10 {
+            client.write_all(&[byte]).await.unwrap();
+            let got = in_time("a byte", server.read_u8()).await.unwrap();
+            assert_eq!(got, byte, "round {round}");
+        }
+    }
+}
+
 /// The connection of a client: checks connect too, and go without a word.
 async fn accept(socket: &TcpListener) -> TcpStream {
     loop {

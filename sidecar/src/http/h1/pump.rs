@@ -294,13 +294,19 @@ impl Pump {
             }
         }
         while !pipe.is_empty() {
-            ready!(to.poll_write_ready(context)).map_err(PumpError::Sink)?;
+            if to.poll_write_ready(context).map_err(PumpError::Sink)?.is_pending() {
+                if !matches!(self.rest, Rest::Nothing) {
+                    pipe.hush(from);
+                }
+                return Poll::Pending;
+            }
             match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
                 Ok(count) => self.moved += count as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(PumpError::Sink(error))),
             }
         }
+        pipe.listen(from).map_err(PumpError::Source)?;
         if self.is_read() {
             self.pipe = None;
         }

@@ -23,6 +23,9 @@ const SPLICED: u64 = 256 * 1024;
 /// What comes in smaller pieces is cheaper to copy.
 const PIECE: usize = 8 * 1024;
 
+/// Pieces one after the other that are smaller than that. A stream has one now and then, where its sender paused.
+const SMALL_PIECES: u8 = 4;
+
 /// After no pipe was to be had, so many bytes are copied before the next try.
 const COPIED: u64 = 4 * 1024 * 1024;
 
@@ -32,8 +35,10 @@ pub(super) struct Flow {
     stage: Stage,
     /// Bytes that the source has given.
     moved: u64,
-    /// Bytes since the last small piece.
+    /// Bytes since the last row of small pieces.
     run: u64,
+    /// The last pieces that were small.
+    small: u8,
     /// The run from which on a pipe is asked for.
     worth: u64,
     /// The sink has bytes that it may not have sent yet, as TLS may.
@@ -78,6 +83,7 @@ impl Flow {
             stage: Stage::Open,
             moved: 0,
             run: 0,
+            small: 0,
             worth: SPLICED,
             dirty: false,
             may_be_empty: true,
@@ -112,7 +118,7 @@ impl Flow {
         sink: &mut Stream,
     ) -> Poll<Result<(), FlowError>> {
         loop {
-            ready!(self.poll_give(context, sink)).map_err(FlowError::Sink)?;
+            ready!(self.poll_give(context, source, sink)).map_err(FlowError::Sink)?;
             match self.stage {
                 Stage::Open => ready!(self.poll_take(context, source, sink))?,
                 Stage::Ending if self.moved == 0 && !self.may_be_empty => {
@@ -134,7 +140,12 @@ impl Flow {
     }
 
     /// Ready when the sink has taken everything.
-    fn poll_give(&mut self, context: &mut Context<'_>, sink: &mut Stream) -> Poll<io::Result<()>> {
+    fn poll_give(
+        &mut self,
+        context: &mut Context<'_>,
+        source: &Stream,
+        sink: &mut Stream,
+    ) -> Poll<io::Result<()>> {
         match &mut self.held {
             Held::Nothing => {}
             Held::Bytes(buffer) => {
@@ -148,15 +159,21 @@ impl Flow {
                 }
             }
             Held::Piped(pipe) => {
-                let Some(to) = sink.as_tcp() else { return Poll::Ready(Err(no_socket())) };
+                let (Some(from), Some(to)) = (source.as_tcp(), sink.as_tcp()) else {
+                    return Poll::Ready(Err(no_socket()));
+                };
                 while !pipe.is_empty() {
-                    ready!(to.poll_write_ready(context))?;
+                    if to.poll_write_ready(context)?.is_pending() {
+                        pipe.hush(from);
+                        return Poll::Pending;
+                    }
                     match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
                         Ok(_) => {}
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
+                pipe.listen(from)?;
             }
         }
         Poll::Ready(Ok(()))
@@ -186,7 +203,11 @@ impl Flow {
             self.stage = Stage::Ending;
         }
         self.moved += taken as u64;
-        self.run = if taken < PIECE { 0 } else { self.run + taken as u64 };
+        self.run += taken as u64;
+        self.small = if taken < PIECE { self.small + 1 } else { 0 };
+        if self.small == SMALL_PIECES {
+            (self.run, self.small) = (0, 0);
+        }
         Poll::Ready(Ok(()))
     }
 

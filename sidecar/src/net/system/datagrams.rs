@@ -1,14 +1,13 @@
 //! Many datagrams with one call: a batch in, each with its sender, the address that it was written to and the size of its
 //! segments; out to one destination, as segments that the kernel cuts apart or one by one.
 //!
-//! This is the one module with unsafe code, since no safe library has these calls as they are needed here. What it relies on:
+//! What the unsafe code relies on:
 //!
 //! - Every pointer that the kernel is given points to memory that lives longer than the call, with its true length beside it. For
 //!   sending, that memory is on the stack of the function that calls, or borrowed by it. For receiving, it is a [`Frame`] on the
 //!   heap, which does not move and is touched through its one pointer alone.
 //! - What the kernel says it has written is cut to what there is room for before it is read.
 //! - Only plain data, for which all bits are valid, is read from what the kernel has written.
-#![allow(unsafe_code)]
 
 use std::{
     ffi::c_int,

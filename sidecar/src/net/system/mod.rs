@@ -1,0 +1,6 @@
+//! Calls of the kernel that no safe library has as they are needed here: the one place with unsafe code. Each module says what
+//! its own relies on.
+#![allow(unsafe_code)]
+
+pub mod datagrams;
+pub(super) mod low_water;
