@@ -16,7 +16,7 @@ demo: ## Bring up a cluster, install the operator and watch the injected sidecar
 	@e2e/demo
 
 .PHONY: test
-test: lint test-unit test-faults test-s3 test-protocols test-chart test-e2e ## Run everything: lint, unit, fault, client, chart, API-server and real-cluster tests
+test: lint test-unit test-faults test-s3 test-protocols test-databases test-chart test-e2e ## Run everything: lint, unit, fault, client, database, chart, API-server and real-cluster tests
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
@@ -36,6 +36,12 @@ test-s3: ## Run S3 clients through the sidecar against MinIO, which is built onc
 test-protocols: ## Run WebSocket and gRPC clients and servers through the sidecar
 	$(CARGO) build --release --workspace --bins
 	$(CARGO) test --release --workspace --test protocols
+
+.PHONY: test-databases
+test-databases: ## Run clients of PostgreSQL, Redis and DNS through the sidecar against real servers
+	.ci/package postgresql-15:/usr/lib/postgresql/15/bin/initdb redis-server bind9-dnsutils:dig iproute2:ip util-linux:unshare
+	$(CARGO) build --release --workspace --bins
+	$(CARGO) test --release --workspace --test databases
 
 .PHONY: test-chart
 test-chart: ## Lint, render and unit-test the Helm chart

@@ -4,15 +4,74 @@ use std::{
     fs::File,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+
+/// What is asked to end and has not after this time is killed.
+const END: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A program that runs until this is dropped, or the test program ends.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    end: &'static str,
+}
+
+impl Process {
+    /// Starts a program with all output in `log`. `end` is the signal that ends it; `command` adds arguments, and takes rights
+    /// away with those of setpriv.
+    pub fn start(
+        end: &'static str,
+        log: &Path,
+        command: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Self> {
+        let mut setpriv = Command::new("setpriv");
+        command(setpriv.args(["--pdeathsig", end]));
+        Ok(Self { child: launch(setpriv, log.to_owned())?, end })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal by its name, as in `STOP`.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).output()?;
+        if !sent.status.success() {
+            bail!("{}", String::from_utf8_lossy(&sent.stderr).trim());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_alive() {
+            let _ = self.signal(self.end);
+            // One that was stopped takes its end only when it goes on.
+            let _ = self.signal("CONT");
+        }
+        let asked = Instant::now();
+        while self.is_alive() && asked.elapsed() < END {
+            thread::park_timeout(POLL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 /// `setpriv` sets the parent-death signal, which only unsafe code could set from here.
 pub(crate) fn dying_with_parent(program: &Path) -> Command {
@@ -21,33 +80,26 @@ pub(crate) fn dying_with_parent(program: &Path) -> Command {
     command
 }
 
-/// Starts `command` from a thread that lives as long as the program, since the signal follows the thread. Gives the process id, which
-/// setpriv passes on to what it starts.
-pub(crate) fn launch(mut command: Command, log: PathBuf) -> Result<u32> {
+/// Starts `command` from a thread that lives as long as the program, since the signal follows the thread. Its process id is that
+/// of what setpriv starts.
+pub(crate) fn launch(mut command: Command, log: PathBuf) -> Result<Child> {
     let (started, outcome) = mpsc::channel();
     thread::spawn(move || {
         let spawned = File::create(&log).and_then(|file| {
             let errors = file.try_clone()?;
             command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn()
         });
-        match spawned {
-            Ok(mut child) => {
-                let _ = started.send(Ok(child.id()));
-                let _ = child.wait();
-                loop {
-                    thread::park();
-                }
-            }
-            Err(error) => {
-                let _ = started.send(Err(error));
-            }
+        let lives = spawned.is_ok();
+        let _ = started.send(spawned);
+        while lives {
+            thread::park();
         }
     });
     outcome.recv()?.context("setpriv (package util-linux) could not start it")
 }
 
 /// Ports that are free now, below those that the kernel gives to clients: none of them can take one before it is used.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
     [(); N].map(|()| {
         loop {
@@ -62,7 +114,7 @@ pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
 }
 
 /// What a script of the checkout prints as its last line: the path of a tool, which it installs first where it is missing.
-pub(crate) fn path_from(script: &str, arguments: &[&str]) -> Result<PathBuf> {
+pub fn path_from(script: &str, arguments: &[&str]) -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let output = Command::new(&script)
         .args(arguments)

@@ -12,16 +12,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::child::{dying_with_parent, free_ports, launch, path_from};
+use crate::child::{Process, dying_with_parent, free_ports, launch, path_from};
 
 const START: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+const CONFIGURATION: &str = "sidecar.yaml";
 
-/// The program of this build, with one listener in front of one address. It ends with the test program.
+/// The program of this build, with one listener. It ends when it is dropped, or with the test program.
 #[derive(Debug)]
 pub struct LocalSidecar {
     pub address: SocketAddr,
-    id: u32,
+    admin: SocketAddr,
+    process: Process,
     directory: tempfile::TempDir,
 }
 
@@ -45,29 +47,58 @@ impl LocalSidecar {
     /// Starts one with the configuration that is made for this port.
     pub fn with(configuration: impl FnOnce(u16) -> String) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let [port, admin] = free_ports();
-        let file = directory.path().join("sidecar.yaml");
+        let file = directory.path().join(CONFIGURATION);
+        let [port] = free_ports();
         fs::write(&file, configuration(port))?;
-        let mut command = dying_with_parent(&built("sidecar")?);
-        command
-            .args([
-                "run",
+        Self::run(directory, port, |command| command.args(["run", "--config"]).arg(file))
+    }
+
+    /// Starts one as `sidecar l4 ADDRESS ARGUMENTS...` does.
+    pub fn l4(arguments: &[&str]) -> Result<Self> {
+        let [port] = free_ports();
+        Self::run(tempfile::tempdir()?, port, |command| {
+            command.args(["l4", &format!("127.0.0.1:{port}")]).args(arguments)
+        })
+    }
+
+    fn run(
+        directory: tempfile::TempDir,
+        port: u16,
+        arguments: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Self> {
+        let [admin] = free_ports();
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin));
+        let program = built("sidecar")?;
+        let log = directory.path().join("log");
+        let process = Process::start("KILL", &log, |command| {
+            arguments(command.arg(program)).args([
                 "--log-format",
                 "text",
                 "--admin-address",
-                &format!("127.0.0.1:{admin}"),
-                "--config",
+                &admin.to_string(),
             ])
-            .arg(file);
-        let log = directory.path().join("log");
-        let id = launch(command, log.clone())?;
-        await_answer((Ipv4Addr::LOCALHOST, admin).into(), "/ready", &log)?;
-        Ok(Self { address: (Ipv4Addr::LOCALHOST, port).into(), id, directory })
+        })?;
+        await_answer(admin, "/ready", &log)?;
+        Ok(Self { address: (Ipv4Addr::LOCALHOST, port).into(), admin, process, directory })
+    }
+
+    /// Has another configuration take the place of the one that it follows.
+    pub fn follows(&self, configuration: &str) -> Result<()> {
+        let next = self.directory.path().join("next.yaml");
+        fs::write(&next, configuration)?;
+        Ok(fs::rename(next, self.directory.path().join(CONFIGURATION))?)
+    }
+
+    /// The sum of all series of its metrics whose line begins with this text.
+    pub fn metric(&self, series: &str) -> Result<f64> {
+        let page = fetch(self.admin, "/metrics")?;
+        let values = page.lines().filter(|line| line.starts_with(series));
+        Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// The most memory that it has ever had resident, in MiB.
     pub fn peak_memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id))
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))
             .with_context(|| format!("it has ended: {}", self.log()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         let kilobytes: u64 = line.split_whitespace().next().context("no number")?.parse()?;
@@ -147,7 +178,8 @@ pub fn python(script: &Path, arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(interpreter()?).arg(script).args(arguments).output()?)
 }
 
-fn interpreter() -> Result<&'static Path> {
+/// The Python that has the clients of `tests/requirements.txt`.
+pub fn interpreter() -> Result<&'static Path> {
     static PYTHON: OnceLock<Result<PathBuf>> = OnceLock::new();
     match PYTHON.get_or_init(|| path_from("../.ci/python-clients", &[])) {
         Ok(python) => Ok(python),
@@ -168,7 +200,7 @@ fn built(name: &str) -> Result<PathBuf> {
 /// Waits until a GET of this path is answered with 200.
 fn await_answer(address: SocketAddr, path: &str, log: &Path) -> Result<()> {
     let start = Instant::now();
-    while !answers(address, path).unwrap_or(false) {
+    while !fetch(address, path).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
         if start.elapsed() > START {
             let log = fs::read_to_string(log).unwrap_or_default();
             bail!("http://{address}{path} does not answer 200 after {START:?}; its log:\n{log}");
@@ -178,11 +210,12 @@ fn await_answer(address: SocketAddr, path: &str, log: &Path) -> Result<()> {
     Ok(())
 }
 
-fn answers(address: SocketAddr, path: &str) -> io::Result<bool> {
+/// A GET and its whole answer.
+fn fetch(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, START)?;
     stream.set_read_timeout(Some(START))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(answer.starts_with(b"HTTP/1.1 200"))
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
