@@ -5,9 +5,18 @@ L4=(ours-tcp haproxy-tcp haproxytcp-splice nginxstream)
 L4_ROUNDS_OF_IDLE=3
 L4_IDLE=10000
 
-# The server, and ports for the proxies.
+# The server that sends, takes or echoes what it is told to.
 prepare_l4() {
+  prepare_tcp passes_message
+  install -m 755 "$STREAMS" "$WORK/streams"
+  start server "$WORK/streams" serve "127.0.0.1:${ADDRESS[direct]}"
+  await_tcp server direct
+}
+
+# prepare_tcp COMMAND: ports for a server and the proxies. `COMMAND NAME` is whether one of them answers as the server does.
+prepare_tcp() {
   local name
+  L4_ANSWERS=$1
   # A proxy has two for each connection.
   ulimit -n "$(ulimit -Hn)"
   MOST_CONNECTIONS=$((($(ulimit -n) - 1000) / 2))
@@ -19,18 +28,19 @@ prepare_l4() {
     ADDRESS[$name]=$PORT
   done
   install -m 755 "$SIDECAR" "$WORK/sidecar"
-  install -m 755 "$STREAMS" "$WORK/streams"
-  start server "$WORK/streams" serve "127.0.0.1:${ADDRESS[direct]}"
-  await_tcp server direct
 }
 
-# await_tcp PROCESS NAME: until a round trip works.
+passes_message() {
+  "$WORK/streams" pingpong "127.0.0.1:${ADDRESS[$1]}" 1 0 >/dev/null 2>&1 && { : <>"/dev/tcp/127.0.0.1/${ADDRESS[$1]}"; } 2>/dev/null
+}
+
+# await_tcp PROCESS NAME: until it answers.
 await_tcp() {
   local deadline=$((SECONDS + 10))
-  until "$WORK/streams" pingpong "127.0.0.1:${ADDRESS[$2]}" 1 0 >/dev/null 2>&1 && { : <>"/dev/tcp/127.0.0.1/${ADDRESS[$2]}"; } 2>/dev/null; do
+  until "$L4_ANSWERS" "$2"; do
     if ((SECONDS >= deadline)) || ! kill -0 "${PID[$1]}" 2>/dev/null; then
       tail -5 "$WORK/$1.log" >&2
-      die "$1 does not pass a message on"
+      die "$1 does not answer as the server does"
     fi
     sleep 0.05
   done

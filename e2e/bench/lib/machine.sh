@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the machine must have and must not run, and what the reader should know about it.
 
-PACKAGES=(haproxy nginx-light:nginx libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so wrk nghttp2-client:h2load curl openssl python3 gcc)
+PACKAGES=(haproxy nginx-light:nginx libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so wrk
+  postgresql-15:/usr/lib/postgresql/15/bin/initdb nghttp2-client:h2load curl openssl python3 gcc)
 
 # kube-proxy's rules make the kernel track every connection, on loopback too.
 require_no_cluster() {
