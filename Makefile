@@ -16,11 +16,15 @@ demo: ## Bring up a cluster, install the operator and watch the injected sidecar
 	@e2e/demo
 
 .PHONY: test
-test: lint test-unit test-faults test-s3 test-protocols test-databases test-chart test-e2e ## Run everything: lint, unit, fault, client, database, chart, API-server and real-cluster tests
+test: lint test-unit test-unsafe test-faults test-s3 test-protocols test-databases test-chart test-e2e ## Run everything: lint, unit, sanitizer, fault, client, database, chart, API-server and real-cluster tests
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster (the API server's among them)
 	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test l4 --test policy_api --test process
+
+.PHONY: test-unsafe
+test-unsafe: ## Run the tests of the module with unsafe code under AddressSanitizer
+	.ci/sanitized
 
 .PHONY: test-faults
 test-faults: ## Run the sidecar under load while backends, networks and clients misbehave; prints what failed
