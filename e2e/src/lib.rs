@@ -21,7 +21,7 @@ pub use child::{Process, free_ports, path_from};
 pub use cluster::Cluster;
 pub use eventually::eventually;
 pub use injected::{sidecar, sidecar_restarts};
-pub use local::{LocalSidecar, Minio, PythonServer, interpreter, python};
+pub use local::{LocalSidecar, Minio, PythonServer, built, interpreter, python};
 pub use namespace::{Namespace, has_condition, with_cluster_alone, with_namespace};
 pub use operator::Operator;
 pub use process::Output;

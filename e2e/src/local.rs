@@ -50,20 +50,26 @@ impl LocalSidecar {
         let file = directory.path().join(CONFIGURATION);
         let [port] = free_ports();
         fs::write(&file, configuration(port))?;
-        Self::run(directory, port, |command| command.args(["run", "--config"]).arg(file))
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        Self::run(directory, address, |command| command.args(["run", "--config"]).arg(file))
     }
 
-    /// Starts one as `sidecar l4 ADDRESS ARGUMENTS...` does.
+    /// Starts one as `sidecar l4 ADDRESS ARGUMENTS...` does, at a free port.
     pub fn l4(arguments: &[&str]) -> Result<Self> {
         let [port] = free_ports();
-        Self::run(tempfile::tempdir()?, port, |command| {
-            command.args(["l4", &format!("127.0.0.1:{port}")]).args(arguments)
+        Self::l4_at((Ipv4Addr::LOCALHOST, port).into(), arguments)
+    }
+
+    /// The same at this address.
+    pub fn l4_at(address: SocketAddr, arguments: &[&str]) -> Result<Self> {
+        Self::run(tempfile::tempdir()?, address, |command| {
+            command.args(["l4", &address.to_string()]).args(arguments)
         })
     }
 
     fn run(
         directory: tempfile::TempDir,
-        port: u16,
+        address: SocketAddr,
         arguments: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Result<Self> {
         let [admin] = free_ports();
@@ -79,7 +85,7 @@ impl LocalSidecar {
             ])
         })?;
         await_answer(admin, "/ready", &log)?;
-        Ok(Self { address: (Ipv4Addr::LOCALHOST, port).into(), admin, process, directory })
+        Ok(Self { address, admin, process, directory })
     }
 
     /// Has another configuration take the place of the one that it follows.
@@ -188,7 +194,7 @@ pub fn interpreter() -> Result<&'static Path> {
 }
 
 /// A program of this build, which stands a folder above the tests.
-fn built(name: &str) -> Result<PathBuf> {
+pub fn built(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let program = test.ancestors().nth(2).context("the test stands in no folder")?.join(name);
     if !program.exists() {

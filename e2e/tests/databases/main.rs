@@ -5,5 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod names;
+mod page;
+mod postgres;
+mod redis;
 mod servers;
 mod support;
+mod udp;

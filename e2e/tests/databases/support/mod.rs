@@ -17,7 +17,7 @@ use anyhow::{Result, bail};
 
 pub(crate) use client::run;
 pub(crate) use names::{Names, dig};
-pub(crate) use namespace::in_a_namespace;
+pub(crate) use namespace::{here, in_a_namespace};
 pub(crate) use postgres::{Postgres, psql};
 pub(crate) use redis::{Redis, redis_cli};
 pub(crate) use tls::Authority;

@@ -56,6 +56,9 @@ impl Redis {
             &ip,
             "--port",
             &port,
+            // Addresses that a namespace has besides loopback are of this machine too.
+            "--protected-mode",
+            "no",
             "--save",
             "",
             "--appendonly",
