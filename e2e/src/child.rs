@@ -91,8 +91,10 @@ pub(crate) fn launch(mut command: Command, log: PathBuf) -> Result<Child> {
         });
         let lives = spawned.is_ok();
         let _ = started.send(spawned);
-        while lives {
-            thread::park();
+        if lives {
+            loop {
+                thread::park();
+            }
         }
     });
     outcome.recv()?.context("setpriv (package util-linux) could not start it")

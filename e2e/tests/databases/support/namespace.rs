@@ -39,7 +39,7 @@ pub(crate) fn in_a_namespace(name: &str) -> bool {
         command.arg("--map-root-user");
     }
     command.arg("--").arg(env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
-    let output = command.env(INSIDE, "1").stdin(Stdio::null()).output().expect("unshare is of util-linux");
+    let output = command.env(INSIDE, "1").stdin(Stdio::null()).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(
         output.status.success(),
