@@ -19,7 +19,6 @@ use tokio::{
 };
 
 use super::{
-    access::Journal,
     admit::Gate,
     auth::Tokens,
     h1,
@@ -31,6 +30,7 @@ use super::{
 use crate::{
     balance::{RetryBudget, Route},
     net::{Lane, Phase, tls::Server},
+    telemetry::journal::Journal,
 };
 
 /// How often idle connections to backends are looked through.
@@ -228,9 +228,7 @@ impl Thread {
 
     /// Hands over the lines of the access log.
     fn flush(&self) {
-        if let Some(access) = self.local().gate.access() {
-            self.journal.borrow_mut().flush(access);
-        }
+        self.journal.borrow_mut().flush();
     }
 
     /// Has the backends checked if none is live, and waits a moment for one. True if there is one now. Without any backend

@@ -1,6 +1,8 @@
 //! Logs and metrics of the process.
 
 pub(crate) mod histogram;
+pub(crate) mod journal;
+pub(crate) mod line;
 pub mod lines;
 pub mod log;
 pub mod metrics;

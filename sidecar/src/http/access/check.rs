@@ -1,15 +1,13 @@
 //! Checks of backends in the access log: each is a line like that of a request, with no client.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::{
-    Access, Clock,
+    Access,
     line::{self, Facts, Kind},
 };
 use crate::{
     balance::Checked,
     probe::{Failure, Get, USER_AGENT},
-    telemetry::lines::Batch,
+    telemetry::journal::Journal,
 };
 
 impl Access {
@@ -24,9 +22,8 @@ impl Access {
         if !self.wants(status, check.outcome.is_err()) {
             return;
         }
-        let mut clock = Clock::default();
         let facts = Facts {
-            time: clock.show(SystemTime::now().checked_sub(check.took).unwrap_or(UNIX_EPOCH)),
+            time: &[],
             listener,
             client: None,
             method: check.get.map(|_| &b"GET"[..]),
@@ -44,9 +41,11 @@ impl Access {
             cause: check.outcome.err().map(cause),
             kind: Kind::Check,
         };
-        let mut batch = Batch { bytes: Vec::new(), lines: 1 };
-        line::write(&mut batch.bytes, self.format, &self.redact, &facts);
-        self.lines.offer(batch);
+        let mut journal = Journal::default();
+        journal.add(&self.lines, check.took, |out, time| {
+            line::write(out, self.format, &self.redact, &Facts { time, ..facts });
+        });
+        journal.flush();
     }
 }
 

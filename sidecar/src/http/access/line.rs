@@ -1,13 +1,11 @@
-//! One line of the access log: facts -> bytes. Nothing here allocates once the buffer has grown.
-//!
-//! Both formats have the same fields in the same order, each in every line: what there is nothing to say of is `null` in
-//! JSON and `-` in text. No field holds a header that can be secret.
+//! One line of the access log: facts -> bytes. Each field is in every line, and none holds a header that can be secret.
 
-use std::{fmt::Display, io::Write as _, time::Duration};
+use std::time::Duration;
 
 use crds::{config::AccessLogFormat, units::Address};
 
 use super::redact::Redact;
+use crate::telemetry::line::{Line, Pieces};
 
 /// Bytes of a path, of a host and of a user agent that are written, at most.
 const MOST_PATH: usize = 4096;
@@ -61,25 +59,20 @@ impl Kind {
 
 /// Appends one line.
 pub(super) fn write(out: &mut Vec<u8>, format: AccessLogFormat, redact: &Redact, facts: &Facts<'_>) {
-    let mut line = Line { out, json: format == AccessLogFormat::Json, first: true };
+    let mut line = Line::new(out, format);
     line.token("time", Some(facts.time));
     line.text("listener", Some(facts.listener.as_bytes()));
     line.token("client", facts.client.map(str::as_bytes));
     line.text("method", cut(facts.method, MOST_TEXT));
     line.text("host", cut(facts.host, MOST_TEXT));
-    line.path(cut(facts.path, MOST_PATH), redact);
+    let path = cut(facts.path, MOST_PATH);
+    line.pieces("path", path.map(|path| |to: &mut Pieces<'_>| redact.pieces(path, |piece| to.piece(piece))));
     line.number("status", facts.status.map(u64::from));
     line.number("receivedBytes", Some(facts.received));
     line.number("sentBytes", Some(facts.sent));
-    line.seconds("durationSeconds", facts.duration);
+    line.seconds("durationSeconds", Some(facts.duration));
     line.text("site", facts.site.map(str::as_bytes));
-    match facts.backend {
-        // Its path is the user's own.
-        Some(Address::Unix(_)) => {
-            line.text("backend", facts.backend.map(Address::to_string).as_deref().map(str::as_bytes))
-        }
-        backend => line.shown("backend", backend),
-    }
+    line.address("backend", facts.backend);
     line.number("tries", Some(facts.tries.into()));
     line.token("trace", facts.trace);
     line.text("userAgent", cut(facts.user_agent, MOST_TEXT));
@@ -90,109 +83,6 @@ pub(super) fn write(out: &mut Vec<u8>, format: AccessLogFormat, redact: &Redact,
 
 fn cut(bytes: Option<&[u8]>, most: usize) -> Option<&[u8]> {
     bytes.map(|bytes| bytes.get(..most).unwrap_or(bytes))
-}
-
-struct Line<'a> {
-    out: &'a mut Vec<u8>,
-    json: bool,
-    first: bool,
-}
-
-impl Line<'_> {
-    fn name(&mut self, name: &str) {
-        match (self.json, std::mem::replace(&mut self.first, false)) {
-            (true, true) => self.out.extend_from_slice(b"{\""),
-            (true, false) => self.out.extend_from_slice(b",\""),
-            (false, true) => {}
-            (false, false) => self.out.push(b' '),
-        }
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(if self.json { b"\":" } else { b"=" });
-    }
-
-    fn end(self) {
-        self.out.extend_from_slice(if self.json { b"}\n" } else { b"\n" });
-    }
-
-    fn nothing(&mut self) {
-        self.out.extend_from_slice(if self.json { b"null" } else { b"-" });
-    }
-
-    /// Text of the sidecar's own making, with nothing to escape.
-    fn token(&mut self, name: &str, value: Option<&[u8]>) {
-        self.name(name);
-        let Some(value) = value else { return self.nothing() };
-        if self.json {
-            self.out.push(b'"');
-        }
-        self.out.extend_from_slice(value);
-        if self.json {
-            self.out.push(b'"');
-        }
-    }
-
-    /// Text from outside.
-    fn text(&mut self, name: &str, value: Option<&[u8]>) {
-        self.name(name);
-        let Some(value) = value else { return self.nothing() };
-        if !self.json && is_bare(value) {
-            return self.out.extend_from_slice(value);
-        }
-        self.out.push(b'"');
-        escape(self.out, value);
-        self.out.push(b'"');
-    }
-
-    fn path(&mut self, path: Option<&[u8]>, redact: &Redact) {
-        self.name("path");
-        let Some(path) = path else { return self.nothing() };
-        self.out.push(b'"');
-        redact.pieces(path, |piece| escape(self.out, piece));
-        self.out.push(b'"');
-    }
-
-    fn shown(&mut self, name: &str, value: Option<&impl Display>) {
-        self.name(name);
-        let Some(value) = value else { return self.nothing() };
-        let quote = if self.json { "\"" } else { "" };
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.out, "{quote}{value}{quote}");
-    }
-
-    fn number(&mut self, name: &str, value: Option<u64>) {
-        self.name(name);
-        match value {
-            Some(value) => self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-            None => self.nothing(),
-        }
-    }
-
-    fn seconds(&mut self, name: &str, value: Duration) {
-        self.number(name, Some(value.as_secs()));
-        self.out.push(b'.');
-        // Six digits: the first one of seven is cut off.
-        let micros = 1_000_000 + value.subsec_micros();
-        self.out.extend_from_slice(&itoa::Buffer::new().format(micros).as_bytes()[1..]);
-    }
-}
-
-/// Nothing that would end a value between spaces, or pass for none.
-fn is_bare(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value != b"-"
-        && value.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'='))
-}
-
-/// As JSON escapes text, without the quotes. Bytes that are not UTF-8 become the replacement character.
-fn escape(out: &mut Vec<u8>, value: &[u8]) {
-    if value.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-        return out.extend_from_slice(value);
-    }
-    let start = out.len();
-    // Neither text nor a Vec can fail.
-    let _ = serde_json::to_writer(&mut *out, String::from_utf8_lossy(value).as_ref());
-    out.pop();
-    out.remove(start);
 }
 
 #[cfg(test)]

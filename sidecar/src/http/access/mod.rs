@@ -15,18 +15,16 @@ pub(super) mod fuzzing;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    mem,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crds::{
     config::{AccessLog, AccessLogFormat},
     units::StatusRange,
 };
-use jiff::Timestamp;
 
 use self::{
     line::{Facts, Kind},
@@ -36,14 +34,8 @@ use self::{
 use super::{admit::Gate, message::RequestHead, pool::Pool, thread::Thread, trace::Trace};
 use crate::{
     net::{Stream, tls::Identity},
-    telemetry::{
-        lines::{Batch, Lines},
-        spans::Exporter,
-    },
+    telemetry::{journal::Journal, lines::Lines, spans::Exporter},
 };
-
-/// A batch of this size goes to the writer; a smaller one when the thread looks around, once a second.
-const FULL: usize = 16 * 1024;
 
 /// A listener's settings of its access log, ready for use.
 #[derive(Debug)]
@@ -98,20 +90,6 @@ pub(super) struct Entry<'a> {
     trace: Option<Trace>,
     started: Instant,
     ended: bool,
-}
-
-/// The lines of one listener on one thread that wait for the writer.
-#[derive(Debug, Default)]
-pub(super) struct Journal {
-    batch: Batch,
-    clock: Clock,
-}
-
-/// The time as text, of which only the end changes within a second.
-#[derive(Debug, Default)]
-struct Clock {
-    second: i64,
-    text: Vec<u8>,
 }
 
 impl Access {
@@ -277,15 +255,9 @@ impl<'a> Entry<'a> {
 
     fn write(&self, access: &Access, journal: &mut Journal) {
         let duration = self.started.elapsed();
-        let Journal { batch, clock } = journal;
-        let time = clock.show(SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH));
-        self.with_facts(time, duration, |facts| {
-            line::write(&mut batch.bytes, access.format, &access.redact, facts);
+        journal.add(&access.lines, duration, |out, time| {
+            self.with_facts(time, duration, |facts| line::write(out, access.format, &access.redact, facts));
         });
-        batch.lines += 1;
-        if batch.bytes.len() >= FULL {
-            journal.flush(access);
-        }
     }
 
     fn export(&self, spans: &Spans, trace: &Trace) {
@@ -324,40 +296,6 @@ impl Drop for Entry<'_> {
     }
 }
 
-impl Journal {
-    /// Hands over what there is.
-    pub(super) fn flush(&mut self, access: &Access) {
-        if self.batch.lines > 0 {
-            let bytes = Vec::with_capacity(self.batch.bytes.len().next_power_of_two());
-            access.lines.offer(mem::replace(&mut self.batch, Batch { bytes, lines: 0 }));
-        }
-    }
-}
-
-impl Clock {
-    /// RFC 3339 in UTC, with milliseconds.
-    fn show(&mut self, time: SystemTime) -> &[u8] {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let second = i64::try_from(since.as_secs()).unwrap_or_default();
-        if self.text.is_empty() || second != self.second {
-            self.second = second;
-            let text = Timestamp::from_second(second).unwrap_or_default().to_string();
-            self.text.clear();
-            self.text.extend_from_slice(text.trim_end_matches('Z').as_bytes());
-            self.text.extend_from_slice(b".000Z");
-        }
-        let end = self.text.len();
-        let digit = |value: u32| b'0' + (value % 10) as u8;
-        let millis = since.subsec_millis();
-        self.text[end - 4..end - 1].copy_from_slice(&[
-            digit(millis / 100),
-            digit(millis / 10),
-            digit(millis),
-        ]);
-        &self.text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,20 +325,6 @@ mod tests {
         ] {
             let told = wants(statuses, errors_only, status, failed);
             assert_eq!(told, wanted, "{statuses:?} {errors_only} {status:?} {failed}");
-        }
-    }
-
-    #[test]
-    fn a_time_is_told_to_the_millisecond() {
-        let mut clock = Clock::default();
-        for (millis, expected) in [
-            (1_795_325_400_007, "2026-11-22T05:30:00.007Z"),
-            (1_795_325_400_999, "2026-11-22T05:30:00.999Z"),
-            (1_795_325_401_000, "2026-11-22T05:30:01.000Z"),
-            (1_795_325_400_120, "2026-11-22T05:30:00.120Z"),
-        ] {
-            let shown = clock.show(UNIX_EPOCH + Duration::from_millis(millis)).to_vec();
-            assert_eq!(String::from_utf8(shown).unwrap(), expected);
         }
     }
 }
