@@ -19,6 +19,7 @@ use crate::{
     config,
     discovery::kubernetes::{endpoints, slices},
     http::fuzzing as http,
+    net::postgres::fuzzing as postgres,
     telemetry::spans,
     top::fuzzing as top,
 };
@@ -26,7 +27,7 @@ use crate::{
 /// A name, which is that of a folder in the corpus, and what is done with each input.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 22] = [
     ("api-keys", http::api_keys),
     ("chunks", http::chunks),
     ("command-line", command::command_line),
@@ -38,6 +39,8 @@ pub const TARGETS: [Target; 20] = [
     ("h2-request", http::h2_request),
     ("headers-file", headers_file),
     ("key-set", http::key_set),
+    ("postgres-client", postgres::client),
+    ("postgres-server", postgres::server),
     ("redaction", http::redaction),
     ("request-head", http::request_head),
     ("requests", http::requests),

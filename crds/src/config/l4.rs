@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Backend, BackendTls, ListenerTls, OutlierDetection, ServerCheck, TrafficDistribution,
+    Backend, OutlierDetection, ServerCheck, TcpBackendTls, TcpListenerTls, TcpProtocol, TrafficDistribution,
     balance::is_default,
     listener::{MAX_SOURCES, default_address, is_zero},
 };
@@ -34,9 +34,14 @@ pub struct TcpListener {
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 
+    /// What clients and backends speak, where the sidecar is to heed it; without it nothing is looked at. Postgres: a request to
+    /// cancel a query goes to the server that runs the query. startTls says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<TcpProtocol>,
+
     /// Clients speak TLS, which ends here. Without it their bytes go on as they came, TLS of their own among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTls>,
+    pub tls: Option<TcpListenerTls>,
 
     /// Where the backends come from; all sources together make one backend set.
     #[schemars(length(min = 1, max = MAX_SOURCES))]
@@ -44,7 +49,7 @@ pub struct TcpListener {
 
     /// The sidecar speaks TLS with the backends, and verifies who they are. Without it bytes go on as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend_tls: Option<BackendTls>,
+    pub backend_tls: Option<TcpBackendTls>,
 
     /// How a backend is chosen for a connection.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -88,6 +93,15 @@ pub struct TcpListener {
     /// Who the client is, told in front of each connection.
     #[serde(default, skip_serializing_if = "is_default")]
     pub proxy_protocol: ProxyProtocol,
+}
+
+impl TcpListener {
+    /// What clients and backends speak, by whichever field says so.
+    pub fn spoken(&self) -> Option<TcpProtocol> {
+        let of_clients = self.tls.as_ref().and_then(|tls| tls.start_tls);
+        let of_backends = self.backend_tls.as_ref().and_then(|tls| tls.start_tls);
+        self.protocol.or(of_clients).or(of_backends)
+    }
 }
 
 /// A local address whose datagrams go to the backends, and whose answers come back.

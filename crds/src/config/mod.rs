@@ -53,7 +53,7 @@ pub use sidekick::{DownAnswer, SidekickPaths};
 pub use timeouts::Timeouts;
 pub use tls::{
     BackendTls, ClientCa, ClientCaMode, KeyPairFiles, ListenerCertificate, ListenerTls,
-    MAX_SELF_SIGNED_HOSTS, SelfSigned, TlsVersion,
+    MAX_SELF_SIGNED_HOSTS, PlainText, SelfSigned, TcpBackendTls, TcpListenerTls, TcpProtocol, TlsVersion,
 };
 
 use crate::units::Duration;

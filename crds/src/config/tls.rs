@@ -45,6 +45,61 @@ pub struct ListenerTls {
     pub max_version: TlsVersion,
 }
 
+/// TLS of a TCP listener's clients, and how they come to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpListenerTls {
+    #[serde(flatten)]
+    pub settings: ListenerTls,
+
+    /// Clients ask for TLS in words of their protocol first. Postgres: by SSLRequest, as every client of PostgreSQL can
+    /// (`sslmode=require` or stricter); one that begins with TLS at once (`sslnegotiation=direct`) is served too. Without it TLS
+    /// begins with the first byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_tls: Option<TcpProtocol>,
+
+    /// What becomes of clients that go on without having asked for TLS. Refuse: they are told to ask for it. Allow: they are served
+    /// in plain text, without a certificate of theirs too, whatever clientCa says.
+    #[serde(default, skip_serializing_if = "PlainText::is_refused")]
+    pub plain_text: PlainText,
+}
+
+/// TLS towards the backends of a TCP listener, and how it begins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpBackendTls {
+    #[serde(flatten)]
+    pub settings: BackendTls,
+
+    /// Backends are asked for TLS in words of their protocol first. Postgres: by SSLRequest, which every PostgreSQL and CockroachDB
+    /// understands. Without it TLS begins with the first byte; of PostgreSQL only 17 and newer understand that, with `protocol:
+    /// Postgres`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_tls: Option<TcpProtocol>,
+}
+
+/// What the connections of a TCP listener speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum TcpProtocol {
+    Postgres,
+}
+
+/// What becomes of clients that speak no TLS where they could.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum PlainText {
+    #[default]
+    Refuse,
+    Allow,
+}
+
+impl PlainText {
+    pub(crate) fn is_refused(&self) -> bool {
+        *self == Self::Refuse
+    }
+}
+
 /// A version of TLS. Older ones are broken, and not spoken.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,

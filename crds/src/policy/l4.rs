@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    BackendReference, ListenerTlsSpec, SiteTlsSpec,
+    BackendReference, TcpBackendTlsSpec, TcpListenerTlsSpec,
     http::{NAME_PATTERN, default_address, listen_address},
 };
 use crate::{
     config::{
         L4Balance, MAX_SESSIONS, OnBackendDown, OutlierDetection, ProxyProtocol, ServerCheck,
-        TcpBackendLimits, TcpTimeouts, TrafficDistribution,
+        TcpBackendLimits, TcpProtocol, TcpTimeouts, TrafficDistribution,
     },
     schema,
     units::{Duration, ListenAddress},
@@ -25,6 +25,9 @@ use crate::{
 #[schemars(extend("x-kubernetes-validations" = [json!({
     "rule": "has(self.port) != self.address.startsWith('unix:')",
     "message": "a listener has a port, unless its address is a Unix socket",
+}), json!({
+    "rule": "!has(self.tls) || !has(self.tls.plainText) || self.tls.plainText == 'Refuse' || has(self.tls.startTls)",
+    "message": "plainText is for clients that ask for TLS: set startTls too, or remove plainText",
 })]))]
 pub struct TcpListenerSpec {
     /// Names the listener in logs, metrics and errors.
@@ -48,9 +51,14 @@ pub struct TcpListenerSpec {
     )]
     pub port: Option<u16>,
 
+    /// What clients and backends speak, where the sidecar is to heed it; without it nothing is looked at. Postgres: a request to
+    /// cancel a query goes to the server that runs the query. startTls says the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<TcpProtocol>,
+
     /// Clients speak TLS, which ends here. Without it their bytes go on as they came, TLS of their own among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTlsSpec>,
+    pub tls: Option<TcpListenerTlsSpec>,
 
     /// Where the backends come from; all of them together are balanced over.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -59,7 +67,7 @@ pub struct TcpListenerSpec {
     /// The sidecar speaks TLS with the backends and verifies who they are, for applications that do not. Without it bytes go on
     /// as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend_tls: Option<SiteTlsSpec>,
+    pub backend_tls: Option<TcpBackendTlsSpec>,
 
     /// How a backend is chosen for a connection. LeastConnections: the one with the fewest for its weight. TwoChoices: of two
     /// drawn at random, the one with fewer. RoundRobin: one after the other. Random: any. SourceHash: the same one for the same

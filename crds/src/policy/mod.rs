@@ -26,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 pub use status::{PodCounts, SidecarPolicyStatus, conditions};
 pub use tls::{
-    ClientCaSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SiteTlsSpec, TLS_CERTIFICATE, TLS_KEY,
+    ClientCaSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SiteTlsSpec, TLS_CERTIFICATE,
+    TLS_KEY, TcpBackendTlsSpec, TcpListenerTlsSpec,
 };
 
 use crate::config::MAX_LISTENERS;

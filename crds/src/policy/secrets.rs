@@ -31,10 +31,10 @@ impl SidecarPolicySpec {
         }
         for listener in &self.tcp {
             if let Some(tls) = &listener.tls {
-                add_listener_tls(&mut keys, tls);
+                add_listener_tls(&mut keys, &tls.settings);
             }
             if let Some(tls) = &listener.backend_tls {
-                add_tls(&mut keys, tls);
+                add_tls(&mut keys, &tls.settings);
             }
         }
         keys

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    config::{ClientCaMode, SelfSigned, TlsVersion},
+    config::{ClientCaMode, PlainText, SelfSigned, TcpProtocol, TlsVersion},
     units::DnsName,
 };
 
@@ -40,6 +40,39 @@ pub struct ListenerTlsSpec {
     /// Oldest version that is spoken.
     #[serde(default = "TlsVersion::oldest", skip_serializing_if = "TlsVersion::is_oldest")]
     pub min_version: TlsVersion,
+}
+
+/// TLS of a TCP listener's clients, and how they come to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpListenerTlsSpec {
+    #[serde(flatten)]
+    pub settings: ListenerTlsSpec,
+
+    /// Clients ask for TLS in words of their protocol first. Postgres: by SSLRequest, as every client of PostgreSQL can
+    /// (`sslmode=require` or stricter); one that begins with TLS at once (`sslnegotiation=direct`) is served too. Without it TLS
+    /// begins with the first byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_tls: Option<TcpProtocol>,
+
+    /// What becomes of clients that go on without having asked for TLS. Refuse: they are told to ask for it. Allow: they are served
+    /// in plain text, without a certificate of theirs too, whatever clientCa says.
+    #[serde(default, skip_serializing_if = "PlainText::is_refused")]
+    pub plain_text: PlainText,
+}
+
+/// TLS towards the backends of a TCP listener, and how it begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpBackendTlsSpec {
+    #[serde(flatten)]
+    pub settings: SiteTlsSpec,
+
+    /// Backends are asked for TLS in words of their protocol first. Postgres: by SSLRequest, which every PostgreSQL and CockroachDB
+    /// understands. Without it TLS begins with the first byte; of PostgreSQL only 17 and newer understand that, with `protocol:
+    /// Postgres`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_tls: Option<TcpProtocol>,
 }
 
 /// Who may connect to a listener.

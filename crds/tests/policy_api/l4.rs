@@ -41,6 +41,22 @@ async fn every_mistake_in_a_listener_of_bytes_or_datagrams_is_refused_at_apply_w
     let dns = |fields: &str| tcp(&format!("backends: [{{dns: {{host: db.example.com, {fields}}}}}]"));
     let cases = [
         ("no backends", tcp("backends: []"), "spec.tcp[0].backends"),
+        ("an unknown protocol", tcp(&format!("protocol: MySQL, {BACKENDS}")), "spec.tcp[0].protocol"),
+        (
+            "TLS asked for in unknown words",
+            tcp(&format!("backendTls: {{startTls: Ldap}}, {BACKENDS}")),
+            "spec.tcp[0].backendTls.startTls",
+        ),
+        (
+            "plain text where nobody asks for TLS",
+            tcp(&format!("tls: {{selfSigned: {{hosts: [a]}}, plainText: Allow}}, {BACKENDS}")),
+            "set startTls too",
+        ),
+        (
+            "TLS asked for without a certificate",
+            tcp(&format!("tls: {{startTls: Postgres}}, {BACKENDS}")),
+            "the certificate comes from",
+        ),
         ("admin port", tcp(BACKENDS).replace("5432, b", "15470, b"), "choose another"),
         ("port 0", udp(BACKENDS).replace("port: 53,", "port: 0,"), "spec.udp[0].port"),
         ("no port", tcp(BACKENDS).replace("port: 5432, b", "b"), "a listener has a port"),

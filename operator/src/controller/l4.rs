@@ -13,13 +13,14 @@ impl Resolver<'_> {
             name: listener.name.clone(),
             address: listener.address.clone(),
             port: listener.port.unwrap_or_default(),
-            tls: listener.tls.as_ref().map(tls::listener),
+            protocol: listener.protocol,
+            tls: listener.tls.as_ref().map(tls::tcp_listener),
             backends: listener
                 .backends
                 .iter()
                 .filter_map(|backend| self.backend(backend, Transport::Tcp))
                 .collect(),
-            backend_tls: listener.backend_tls.as_ref().map(tls::site),
+            backend_tls: listener.backend_tls.as_ref().map(tls::tcp_backends),
             balance: listener.balance,
             slow_start: listener.slow_start,
             traffic_distribution: listener.traffic_distribution,

@@ -4,11 +4,11 @@
 //! whose Secret is missing waits, and its events say for what.
 
 use crds::{
-    config::{BackendTls, ClientCa, KeyPairFiles, ListenerTls},
+    config::{BackendTls, ClientCa, KeyPairFiles, ListenerTls, TcpBackendTls, TcpListenerTls},
     names::secret_file,
     policy::{
         ClientCaSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SiteTlsSpec, TLS_CERTIFICATE,
-        TLS_KEY,
+        TLS_KEY, TcpBackendTlsSpec, TcpListenerTlsSpec,
     },
 };
 
@@ -35,6 +35,14 @@ pub(super) fn site(tls: &SiteTlsSpec) -> BackendTls {
         min_version: tls.min_version,
         max_version: tls.max_version,
     }
+}
+
+pub(super) fn tcp_listener(tls: &TcpListenerTlsSpec) -> TcpListenerTls {
+    TcpListenerTls { settings: listener(&tls.settings), start_tls: tls.start_tls, plain_text: tls.plain_text }
+}
+
+pub(super) fn tcp_backends(tls: &TcpBackendTlsSpec) -> TcpBackendTls {
+    TcpBackendTls { settings: site(&tls.settings), start_tls: tls.start_tls }
 }
 
 fn pair(secret: &SecretReference) -> KeyPairFiles {

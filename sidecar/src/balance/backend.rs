@@ -114,7 +114,7 @@ impl<D> Backend<D> {
     /// Where to connect to.
     pub fn target(&self) -> Target<'_> {
         let others = self.others.as_deref().unwrap_or_default();
-        Target { address: &self.address, others, tls: self.tls.as_ref() }
+        Target { others, ..Target::new(&self.address, self.tls.as_ref()) }
     }
 
     /// Requests under way on all threads.

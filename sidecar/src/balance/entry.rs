@@ -246,7 +246,8 @@ fn start_check<D: Send + Sync + 'static>(
         let checked = Arc::clone(&backend);
         let check = || async {
             let started = Instant::now();
-            let target = Target { address: &address, others: &others, tls: checked.tls.as_ref() };
+            let foreign = matches!(probe, Probe::Http(_));
+            let target = Target { others: &others, foreign, ..Target::new(&address, checked.tls.as_ref()) };
             let outcome = probe.check(target, checked.protocol, timeout).await;
             if let Some(watcher) = &watcher {
                 watcher(&Checked {

@@ -65,9 +65,9 @@ fn http(listener: &CheckedHttp, path: &str, problems: &mut Vec<Problem>) {
 }
 
 fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem>) {
-    let server = listener.tls.as_ref().map(|tls| Server::load(tls, &[]));
+    let server = listener.tls.as_ref().map(|tls| Server::load(&tls.settings, &[]));
     problems.extend(server.and_then(Result::err).map(|error| problem(path, &error)));
-    let client = listener.backend_tls.as_ref().map(Client::load);
+    let client = listener.backend_tls.as_ref().map(|tls| Client::load(&tls.settings));
     problems.extend(client.and_then(Result::err).map(|error| {
         let field = error.field();
         let separator = if field.is_empty() { "" } else { "." };

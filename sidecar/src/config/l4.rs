@@ -1,7 +1,7 @@
 //! Rules of TCP and UDP listeners.
 
 use crds::{
-    config::{Backend, ServerCheck, TcpListener, UdpListener},
+    config::{Backend, PlainText, ServerCheck, TcpListener, UdpListener},
     units::Address,
 };
 
@@ -12,10 +12,17 @@ use super::{
 
 pub(super) fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem>) {
     if let Some(tls) = &listener.tls {
-        rules::listener_tls(tls, &format!("{path}.tls"), problems);
+        rules::listener_tls(&tls.settings, &format!("{path}.tls"), problems);
+        if tls.plain_text == PlainText::Allow && tls.start_tls.is_none() {
+            problems.push(Problem::at(
+                format!("{path}.tls.plainText"),
+                "nobody is asked for TLS here, which begins with the first byte",
+                "set startTls too, or remove it",
+            ));
+        }
     }
     if let Some(tls) = &listener.backend_tls {
-        rules::backend_tls(tls, &format!("{path}.backendTls"), problems);
+        rules::backend_tls(&tls.settings, &format!("{path}.backendTls"), problems);
     }
     health(&listener.health, path, problems);
     rules::outliers(&listener.outlier_detection, path, problems);

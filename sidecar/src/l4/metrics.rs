@@ -33,8 +33,10 @@ use crate::{
 /// Why a connection did not come to a regular end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The client's TLS handshake failed.
+    /// The client's TLS handshake failed, or what it said before it got a backend.
     Handshake,
+    /// A request to cancel named no connection, or did not reach its server.
+    Cancel,
     /// There is no live backend.
     NoBackend,
     /// Every backend that was asked could not be connected to.
@@ -52,8 +54,9 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Handshake,
+        Self::Cancel,
         Self::NoBackend,
         Self::Connect,
         Self::QueueFull,

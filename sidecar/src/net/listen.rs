@@ -78,12 +78,14 @@ pub struct Target<'a> {
     pub others: &'a [Address],
     /// Within TLS; none in plain text.
     pub tls: Option<&'a Peer>,
+    /// Asked in another protocol than its own, as checks by HTTP ask a database: TLS begins with the first byte then.
+    pub foreign: bool,
 }
 
 impl<'a> Target<'a> {
     /// With one address.
     pub fn new(address: &'a Address, tls: Option<&'a Peer>) -> Self {
-        Self { address, others: &[], tls }
+        Self { address, others: &[], tls, foreign: false }
     }
 }
 
@@ -107,7 +109,7 @@ pub async fn connect(
         written.map_err(|_| late("it did not take who the client is"))??;
     }
     match target.tls {
-        Some(peer) => timeout_at(end, peer.handshake(socket, alpn))
+        Some(peer) => timeout_at(end, peer.handshake(socket, alpn, target.foreign))
             .await
             .map_err(|_| late("TLS: the handshake did not come to its end"))?,
         None => Ok(socket.into()),
@@ -197,11 +199,11 @@ mod tests {
             (&closed, vec![open.clone()]),
             (&closed, vec![also_closed.clone(), open.clone()]),
         ] {
-            let target = Target { address, others: &others, tls: None };
+            let target = Target { others: &others, ..Target::new(address, None) };
             let stream = connect(target, &[], &[], Duration::from_secs(5)).await.unwrap();
             assert_eq!(stream.peer_address(), open.ip());
         }
-        let target = Target { address: &closed, others: &[also_closed], tls: None };
+        let target = Target { others: &[also_closed], ..Target::new(&closed, None) };
         let error = connect(target, &[], &[], Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }

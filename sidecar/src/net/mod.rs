@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod own_address;
 pub mod pipe;
+pub mod postgres;
 pub mod proxy_protocol;
 mod stream;
 mod system;

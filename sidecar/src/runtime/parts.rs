@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crds::config::{BackendTls, HttpListener, ListenerTls, TcpListener, UdpListener, WeightedSource};
+use crds::config::{
+    BackendTls, HttpListener, ListenerTls, TcpListener, TcpProtocol, UdpListener, WeightedSource,
+};
 
 use crate::{
     balance::SiteInput,
@@ -11,8 +13,8 @@ use crate::{
     http::{self, ALPN, Gate, GateError},
     l4,
     net::{
-        BindError,
-        tls::{Client, Server, Store, TlsError},
+        BindError, postgres,
+        tls::{Beginning, Client, Server, Store, TlsError},
     },
 };
 
@@ -99,13 +101,18 @@ impl Maker<'_> {
     fn tcp(&mut self, checked: &CheckedL4<TcpListener>) -> Result<l4::TcpParts, OpenError> {
         let listener = checked.listener();
         let name = &listener.name;
+        let postgres = listener.spoken() == Some(TcpProtocol::Postgres);
+        let client = listener.backend_tls.as_ref();
+        let client = client.map(|tls| self.tls.client_as(&tls.settings, Beginning::of(listener)));
         let backends = SiteInput {
             name: ALL.to_owned(),
-            tls: self.client(name, "backendTls", listener.backend_tls.as_ref())?,
+            tls: client.transpose().map_err(|source| failed(name, "backendTls", source))?,
             protocol: None,
             backends: self.backends(checked.sources()),
         };
-        Ok(l4::TcpParts { tls: self.server(name, listener.tls.as_ref(), &[])?, backends })
+        let settings = listener.tls.as_ref().map(|tls| &tls.settings);
+        let tls = self.server(name, settings, if postgres { postgres::ALPN } else { &[] })?;
+        Ok(l4::TcpParts { tls, backends })
     }
 
     fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> SiteInput {

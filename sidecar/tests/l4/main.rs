@@ -7,6 +7,7 @@ mod connecting;
 mod ending;
 mod limits;
 mod moving;
+mod postgres;
 mod proxying;
 mod support;
 mod udp;

@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
     l4::{Metrics, TcpListener as Listener, TcpParts},
-    net::Workers,
+    net::{
+        Workers,
+        postgres::ALPN,
+        tls::{Beginning, Client, Server},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -70,8 +74,9 @@ impl Sidecar {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let (sets, receiver) = watch::channel(set(backends));
-        let parts = parts(&receiver);
-        let listener = Listener::open(&config(fields), parts, &workers, &metrics).unwrap();
+        let config = config(fields);
+        let parts = parts(&config, &receiver);
+        let listener = Listener::open(&config, parts, &workers, &metrics).unwrap();
         Self { listener, registry, sets, workers }
     }
 
@@ -80,7 +85,8 @@ impl Sidecar {
     }
 
     pub(crate) fn update(&self, fields: Value) {
-        self.listener.update(&config(fields), parts(&self.sets.subscribe()));
+        let config = config(fields);
+        self.listener.update(&config, parts(&config, &self.sets.subscribe()));
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -113,9 +119,13 @@ impl Sidecar {
     }
 }
 
-fn parts(sets: &watch::Receiver<Arc<BackendSet>>) -> TcpParts {
-    let backends = SiteInput { name: "all".into(), backends: sets.clone(), tls: None, protocol: None };
-    TcpParts { tls: None, backends }
+fn parts(config: &Config, sets: &watch::Receiver<Arc<BackendSet>>) -> TcpParts {
+    let server = config.tls.as_ref().map(|tls| Server::load(&tls.settings, ALPN).unwrap());
+    let client = config.backend_tls.as_ref();
+    let client = client.map(|tls| Client::load_as(&tls.settings, Beginning::of(config)).unwrap());
+    let tls = client.map(Arc::new);
+    let backends = SiteInput { name: "all".into(), backends: sets.clone(), tls, protocol: None };
+    TcpParts { tls: server.map(Arc::new), backends }
 }
 
 /// A server that says its name to everyone who connects, and then echoes what it gets. An end is answered with an end.

@@ -94,7 +94,13 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
         ("connectTries", json!(1)),
         ("onBackendDown", json!("Close")),
         ("proxyProtocol", json!({"accept": true})),
+        ("protocol", json!("Postgres")),
         ("tls", json!({"selfSigned": {"hosts": ["localhost"]}})),
+        (
+            "tls",
+            json!({"selfSigned": {"hosts": ["localhost"]}, "startTls": "Postgres", "plainText": "Allow"}),
+        ),
+        ("backendTls", json!({"insecureSkipVerify": true, "startTls": "Postgres"})),
         ("backendTls", json!({"insecureSkipVerify": true})),
     ];
     for (round, (field, value)) in (1u8..).zip(changes) {
@@ -105,8 +111,8 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
         for stream in &open {
             assert!(talk(stream, round).unwrap_or(false), "{field}: an open connection has ended");
         }
-        // With these, plain text is not what is spoken with new clients, or by these backends.
-        if !["proxyProtocol", "tls", "backendTls"].contains(&field) {
+        // With these, single bytes are not what is spoken with new clients, or by these backends.
+        if !["protocol", "proxyProtocol", "tls", "backendTls"].contains(&field) {
             for _ in 0..4 {
                 assert!(talk(&connect(address), round).unwrap_or(false), "{field}: no new connection");
             }

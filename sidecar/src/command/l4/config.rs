@@ -30,6 +30,7 @@ pub(super) fn config(wanted: &Wanted) -> SidecarConfig {
                 name,
                 address,
                 port,
+                protocol: None,
                 tls: None,
                 backends,
                 backend_tls: None,

@@ -11,6 +11,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use super::cancel::Learner;
 use crate::net::{
     Stream,
     buffer::{Buffer, LARGE, SMALL},
@@ -29,7 +30,6 @@ const SMALL_PIECES: u8 = 4;
 /// After no pipe was to be had, so many bytes are copied before the next try.
 const COPIED: u64 = 4 * 1024 * 1024;
 
-#[derive(Debug)]
 pub(super) struct Flow {
     held: Held,
     stage: Stage,
@@ -47,6 +47,8 @@ pub(super) struct Flow {
     may_be_empty: bool,
     /// The sink is closed when this ends, which tells it the same.
     closes: bool,
+    /// Sees the bytes until there is a pipe.
+    learner: Option<Box<Learner>>,
 }
 
 #[derive(Debug)]
@@ -88,7 +90,25 @@ impl Flow {
             dirty: false,
             may_be_empty: true,
             closes: false,
+            learner: None,
         }
+    }
+
+    /// Begins with bytes that the source has given already.
+    pub(super) fn begun(said: &[u8]) -> Self {
+        let mut flow = Self::new();
+        let mut buffer = Buffer::take(SMALL);
+        let count = said.len().min(buffer.spare().len());
+        buffer.spare()[..count].copy_from_slice(&said[..count]);
+        buffer.added(count);
+        flow.moved = count as u64;
+        flow.held = Held::Bytes(buffer);
+        flow
+    }
+
+    /// Shows the first bytes to somebody on their way.
+    pub(super) fn seen_by(self, learner: Option<Learner>) -> Self {
+        Self { learner: learner.map(Box::new), ..self }
     }
 
     /// Tells of an end without a byte by [`FlowError::Empty`], until it [`may_be_empty`](Self::may_be_empty).
@@ -239,6 +259,9 @@ impl Flow {
         let mut room = ReadBuf::new(buffer.spare());
         ready!(Pin::new(source).poll_read(context, &mut room))?;
         let count = room.filled().len();
+        if let Some(learner) = &mut self.learner {
+            learner.see(room.filled());
+        }
         buffer.added(count);
         self.held = Held::Bytes(buffer);
         Poll::Ready(Ok(count))

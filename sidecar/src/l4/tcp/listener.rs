@@ -10,6 +10,7 @@ use crds::{config, units::Address};
 use tokio::{sync::watch, task::spawn_local};
 
 use super::{
+    cancel::CancelKeys,
     queue::Queue,
     settings::Settings,
     thread::{Share, Thread, Tls},
@@ -48,6 +49,7 @@ impl TcpListener {
         let workers = workers.handles();
         let balancer = Balancer::start(&config.name, config.into(), vec![parts.backends]);
         let queue = Arc::<Queue>::default();
+        let keys = Arc::<CancelKeys>::default();
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),
             route: balancer.route(),
@@ -64,6 +66,7 @@ impl TcpListener {
                 route: balancer.route(),
                 counters: Arc::clone(counters),
                 queue: Arc::clone(&queue),
+                keys: Arc::clone(&keys),
                 tls: Arc::clone(&tls),
                 settings: Arc::clone(&settings),
             };

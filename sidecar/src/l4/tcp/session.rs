@@ -13,8 +13,10 @@ use std::{
 use socket2::SockRef;
 
 use super::{
+    cancel::{self, Learner},
     connect::{Asked, Meeting, Met},
     flow::{Flow, FlowError},
+    postgres::{self, Wanted, Words},
     settings::Settings,
     thread::Thread,
 };
@@ -23,6 +25,7 @@ use crate::{
     l4::metrics::{Cause, Counters},
     net::{
         Accepted, Alarm, Slot, Socket, Stream,
+        postgres::CancelKey,
         proxy_protocol::{self, Ends},
     },
 };
@@ -58,14 +61,17 @@ enum End {
 pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     let _present = thread.enter();
     let settings = thread.settings();
-    let (client, ends, _slot) = match open(&thread, &settings, accepted).await {
+    let Opened { mut client, wanted, ends, _slot } = match open(&thread, &settings, accepted).await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(listener = %thread.listener, %error, "a client did not come in");
             return thread.counters.failed(Cause::Handshake);
         }
     };
-    let mut client = client;
+    let words = match wanted {
+        Wanted::Server(words) => words,
+        Wanted::Cancel(key) => return cancel(&thread, &settings, ends, &key).await,
+    };
     let mut asked = Asked::default();
     loop {
         // What connecting needs is much, and needed no more once there is a connection.
@@ -74,22 +80,33 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
             Ok(met) => met,
             Err(cause) => {
                 thread.refuse(cause);
-                return reset(&client);
+                let route = thread.route();
+                return match words.unread {
+                    Some(unread) => {
+                        let reason = route.unavailable.trim_end();
+                        postgres::no_server(&mut client, unread, &thread.listener, reason).await;
+                    }
+                    None => reset(&client),
+                };
             }
         };
-        match Session::new(&thread, &settings, client, server, busy).run().await {
+        match Session::new(&thread, &settings, client, &words, server, busy).run().await {
             Some(kept) => client = kept,
             None => return,
         }
     }
 }
 
-/// What comes before the client's own bytes: the PROXY protocol, then TLS.
-async fn open(
-    thread: &Thread,
-    settings: &Settings,
-    accepted: Accepted,
-) -> io::Result<(Stream, Option<Ends>, Slot)> {
+/// A client that has come in.
+struct Opened {
+    client: Stream,
+    wanted: Wanted,
+    ends: Option<Ends>,
+    _slot: Slot,
+}
+
+/// What comes before the client's own bytes: the PROXY protocol, then TLS, which it may ask for first.
+async fn open(thread: &Thread, settings: &Settings, accepted: Accepted) -> io::Result<Opened> {
     let (mut socket, slot) = accepted.register()?;
     let ends = if settings.takes_ends {
         proxy_protocol::read(&mut socket).await?
@@ -98,11 +115,30 @@ async fn open(
     } else {
         None
     };
-    let stream = match thread.tls() {
-        Some(server) => server.accept(socket).await?,
-        None => socket.into(),
+    let tls = thread.tls();
+    let (client, wanted) = match (settings.postgres, tls) {
+        (Some(manners), tls) => Box::pin(manners.open(socket, tls.as_deref())).await?,
+        (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
+        (None, None) => (socket.into(), Wanted::Server(Words::default())),
     };
-    Ok((stream, ends, slot))
+    Ok(Opened { client, wanted, ends, _slot: slot })
+}
+
+/// Passes on a client's request to cancel. As the server itself would, it tells the client nothing but that it was heard.
+async fn cancel(thread: &Thread, settings: &Settings, ends: Option<Ends>, key: &CancelKey) {
+    let listener = &thread.listener;
+    let Some(backend) = thread.keys.issuer(key) else {
+        tracing::debug!(%listener, "a request to cancel names no connection of this listener");
+        return thread.counters.failed(Cause::Cancel);
+    };
+    let preface = settings.tells_ends.map(|version| proxy_protocol::write(version, ends));
+    let passed =
+        Box::pin(cancel::pass_on(&backend, key, &preface.unwrap_or_default(), settings.connect)).await;
+    if let Err(error) = passed {
+        tracing::debug!(%listener, backend = %backend.address, %error, "a request to cancel could not be passed on");
+        thread.counters.failed(Cause::Cancel);
+    }
+    thread.queue.freed();
 }
 
 impl<'a> Session<'a> {
@@ -110,16 +146,20 @@ impl<'a> Session<'a> {
         thread: &'a Thread,
         settings: &Settings,
         client: Stream,
+        words: &Words,
         server: Stream,
         busy: Busy<Counters>,
     ) -> Self {
-        busy.backend().detail.connected();
+        let backend = busy.backend();
+        backend.detail.connected();
+        let postgres = settings.postgres.is_some();
+        let learner = postgres.then(|| Learner::new(&thread.keys, backend, words.asked));
         Self {
             thread,
             client,
             server,
-            up: Flow::new(),
-            down: Flow::new().not_empty(),
+            up: if words.said.is_empty() { Flow::new() } else { Flow::begun(&words.said) },
+            down: Flow::new().not_empty().seen_by(learner),
             up_ended: false,
             down_ended: false,
             idle: settings.idle,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crds::config::{OnBackendDown, ProxyVersion, TcpListener};
 
+use super::postgres::Manners;
+
 /// A snapshot: a connection is served by one of them from beginning to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -18,6 +20,8 @@ pub(super) struct Settings {
     pub(super) takes_ends: bool,
     /// The version of it that backends are told of the client in.
     pub(super) tells_ends: Option<ProxyVersion>,
+    /// What is heeded where clients speak PostgreSQL.
+    pub(super) postgres: Option<Manners>,
 }
 
 impl From<&TcpListener> for Settings {
@@ -31,6 +35,7 @@ impl From<&TcpListener> for Settings {
             closes_down: config.on_backend_down == OnBackendDown::Close,
             takes_ends: config.proxy_protocol.accept,
             tells_ends: config.proxy_protocol.send,
+            postgres: Manners::of(config),
         }
     }
 }

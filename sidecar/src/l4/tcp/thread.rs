@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{queue::Queue, session, settings::Settings};
+use super::{cancel::CancelKeys, queue::Queue, session, settings::Settings};
 use crate::{
     balance::{Backend, Route},
     l4::metrics::{Cause, Counters, ThreadCounters},
@@ -43,6 +43,7 @@ pub(super) struct Share {
     pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
     pub(super) counters: Arc<ThreadCounters>,
     pub(super) queue: Arc<Queue>,
+    pub(super) keys: Arc<CancelKeys>,
     pub(super) tls: Tls,
     pub(super) settings: Arc<ArcSwap<Settings>>,
 }
@@ -52,6 +53,7 @@ pub(super) struct Thread {
     pub(super) listener: Arc<str>,
     pub(super) counters: Arc<ThreadCounters>,
     pub(super) queue: Arc<Queue>,
+    pub(super) keys: Arc<CancelKeys>,
     route: RefCell<Arc<Route<Counters>>>,
     random: RefCell<fastrand::Rng>,
     tls: Tls,
@@ -89,6 +91,7 @@ impl Thread {
             listener: share.listener,
             counters: share.counters,
             queue: share.queue,
+            keys: share.keys,
             route: RefCell::new(Arc::new(Route::empty())),
             random: RefCell::new(fastrand::Rng::new()),
             tls: share.tls,

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use crds::{config::BackendTls, units::Address};
+use crds::{
+    config::{BackendTls, TcpListener, TcpProtocol},
+    units::Address,
+};
 use rustls::{
     ClientConfig, SupportedProtocolVersion,
     client::{ClientSessionMemoryCache, ClientSessionStore, Resumption},
@@ -25,14 +28,39 @@ use super::{
     trust::{self, Anyone},
     version::versions,
 };
-use crate::net::{Socket, Stream};
+use crate::net::{Socket, Stream, postgres};
 
 /// Sessions kept for one backend, under its one name.
 const SESSIONS: usize = 1;
 
+/// How TLS begins on a connection to a backend, beside what the settings say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Beginning {
+    /// With the first byte.
+    #[default]
+    AtOnce,
+    /// With the first byte, of a server that wants to hear then that it is PostgreSQL.
+    AsPostgres,
+    /// When the server has agreed to it, in words of PostgreSQL.
+    WhenPostgresAgrees,
+}
+
+impl Beginning {
+    /// With the backends of a TCP listener.
+    pub fn of(listener: &TcpListener) -> Self {
+        let start_tls = listener.backend_tls.as_ref().and_then(|tls| tls.start_tls);
+        match (start_tls, listener.spoken()) {
+            (Some(TcpProtocol::Postgres), _) => Self::WhenPostgresAgrees,
+            (None, Some(TcpProtocol::Postgres)) => Self::AsPostgres,
+            (None, None) => Self::AtOnce,
+        }
+    }
+}
+
 /// Opens TLS connections to the backends of one setting. Two of the same settings are equal.
 pub struct Client {
     settings: BackendTls,
+    beginning: Beginning,
     config: Current<ClientConfig>,
 }
 
@@ -44,8 +72,12 @@ pub struct Peer {
 }
 
 impl Client {
-    /// Reads the files.
+    /// Reads the files. TLS begins with the first byte.
     pub fn load(settings: &BackendTls) -> Result<Self, TlsError> {
+        Self::load_as(settings, Beginning::AtOnce)
+    }
+
+    pub fn load_as(settings: &BackendTls, beginning: Beginning) -> Result<Self, TlsError> {
         let paths = Paths {
             pair: settings.client_certificate.as_ref().map(PairPaths::of_client),
             ca: settings.ca_file.as_deref().map(|path| Named::new("caFile", path)),
@@ -53,7 +85,7 @@ impl Client {
         let skip_verify = settings.insecure_skip_verify;
         let versions = versions(&(settings.min_version..=settings.max_version));
         let config = Current::load(paths, move |contents| config(contents, skip_verify, &versions))?;
-        Ok(Self { settings: settings.clone(), config })
+        Ok(Self { settings: settings.clone(), beginning, config })
     }
 
     pub(super) fn config(&self) -> &Current<ClientConfig> {
@@ -63,13 +95,13 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Client").field(&self.settings).finish()
+        formatter.debug_tuple("Client").field(&self.settings).field(&self.beginning).finish()
     }
 }
 
 impl PartialEq for Client {
     fn eq(&self, other: &Self) -> bool {
-        self.settings == other.settings
+        self.settings == other.settings && self.beginning == other.beginning
     }
 }
 
@@ -77,7 +109,7 @@ impl Eq for Client {}
 
 impl Hash for Client {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.settings.hash(state);
+        (&self.settings, self.beginning).hash(state);
     }
 }
 
@@ -94,12 +126,27 @@ impl Peer {
         Self { client, name, sessions: Arc::new(ClientSessionMemoryCache::new(SESSIONS)) }
     }
 
-    /// Makes the handshake, which takes as long as the backend does: callers set the limit.
-    pub(in crate::net) async fn handshake(&self, socket: Socket, alpn: &[&[u8]]) -> io::Result<Stream> {
+    /// Makes the handshake, which takes as long as the backend does: callers set the limit. `foreign`: for another protocol than
+    /// the backend's own, which begins TLS as any server does.
+    pub(in crate::net) async fn handshake(
+        &self,
+        mut socket: Socket,
+        alpn: &[&[u8]],
+        foreign: bool,
+    ) -> io::Result<Stream> {
         let name = self.name.clone().map_err(|name| {
             let message = format!("{name:?} is no name that a certificate can have: set tls.serverName");
             io::Error::new(io::ErrorKind::InvalidData, message)
         })?;
+        let beginning = if foreign { Beginning::AtOnce } else { self.client.beginning };
+        let alpn = match beginning {
+            Beginning::AtOnce => alpn,
+            Beginning::AsPostgres => postgres::ALPN,
+            Beginning::WhenPostgresAgrees => {
+                postgres::ask_for_tls(&mut socket).await?;
+                &[]
+            }
+        };
         // Cheap beside a handshake: the parts are shared.
         let mut config = ClientConfig::clone(&self.client.config.value());
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();

@@ -17,7 +17,7 @@ mod version;
 
 use std::sync::{Arc, LazyLock};
 
-pub use client::{Client, Peer};
+pub use client::{Beginning, Client, Peer};
 pub use error::TlsError;
 pub use identity::Identity;
 use rustls::crypto::CryptoProvider;

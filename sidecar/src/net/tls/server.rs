@@ -73,7 +73,18 @@ impl Server {
 
     /// Answers a client's handshake, which must not take too long. To be run where the connection is served.
     pub async fn accept(&self, socket: Socket) -> io::Result<Stream> {
-        let handshake = TlsAcceptor::from(self.config.value()).accept(socket);
+        self.accept_after(&[], socket).await
+    }
+
+    /// The same for a client whose first bytes, fewer than a record has, were read already.
+    pub async fn accept_after(&self, mut begun: &[u8], socket: Socket) -> io::Result<Stream> {
+        let handshake = TlsAcceptor::from(self.config.value()).accept_with(socket, |connection| {
+            // To read nothing is to read the end.
+            if !begun.is_empty() {
+                // Reading from memory does not fail, and there is room for more than this.
+                let _ = connection.read_tls(&mut begun);
+            }
+        });
         let accepted = match timeout(HANDSHAKE, handshake).await {
             Ok(accepted) => accepted.map(Stream::from).map_err(explain),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -18,7 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{Client, Server, TlsError};
+use super::{Beginning, Client, Server, TlsError};
 use crate::followed;
 
 const FILE: &[&str] = &["file"];
@@ -56,8 +56,9 @@ pub struct Store(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
-    servers: HashMap<ListenerTls, Weak<Server>>,
-    clients: HashMap<BackendTls, Weak<Client>>,
+    /// By the protocols that they speak, too.
+    servers: HashMap<(ListenerTls, Vec<Vec<u8>>), Weak<Server>>,
+    clients: HashMap<(BackendTls, Beginning), Weak<Client>>,
 }
 
 impl Store {
@@ -70,24 +71,31 @@ impl Store {
     /// The server of these settings; see [`Server::load`].
     pub fn server(&self, settings: &ListenerTls, alpn: &[&[u8]]) -> Result<Arc<Server>, TlsError> {
         let mut held = self.held();
-        if let Some(server) = held.servers.get(settings).and_then(Weak::upgrade) {
+        let key = (settings.clone(), alpn.iter().map(|name| name.to_vec()).collect());
+        if let Some(server) = held.servers.get(&key).and_then(Weak::upgrade) {
             return Ok(server);
         }
         let server = Arc::new(Server::load(settings, alpn)?);
         held.servers.retain(|_, server| server.strong_count() > 0);
-        held.servers.insert(settings.clone(), Arc::downgrade(&server));
+        held.servers.insert(key, Arc::downgrade(&server));
         Ok(server)
     }
 
     /// The client of these settings; see [`Client::load`].
     pub fn client(&self, settings: &BackendTls) -> Result<Arc<Client>, TlsError> {
+        self.client_as(settings, Beginning::AtOnce)
+    }
+
+    /// The same, for backends with which TLS begins so.
+    pub fn client_as(&self, settings: &BackendTls, beginning: Beginning) -> Result<Arc<Client>, TlsError> {
         let mut held = self.held();
-        if let Some(client) = held.clients.get(settings).and_then(Weak::upgrade) {
+        let key = (settings.clone(), beginning);
+        if let Some(client) = held.clients.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
-        let client = Arc::new(Client::load(settings)?);
+        let client = Arc::new(Client::load_as(settings, beginning)?);
         held.clients.retain(|_, client| client.strong_count() > 0);
-        held.clients.insert(settings.clone(), Arc::downgrade(&client));
+        held.clients.insert(key, Arc::downgrade(&client));
         Ok(client)
     }
 

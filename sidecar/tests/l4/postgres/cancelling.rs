@@ -1,0 +1,102 @@
+//! Requests to cancel a query.
+
+use serde_json::json;
+
+use super::server::{Files, Key, Postgres, SSL_REQUEST, Talk, ask, begin, cancel};
+use crate::support::{Sidecar, until};
+
+const CANCEL: &str = "sidecar_tcp_failed_total{listener=\"db\",cause=\"Cancel\"";
+
+/// Connections until both servers have one, and their keys.
+async fn sessions(
+    connect: impl AsyncFn() -> Box<dyn Talk>,
+    servers: [u8; 2],
+) -> (Vec<Box<dyn Talk>>, [Key; 2]) {
+    let (mut streams, mut keys) = (Vec::new(), Vec::new());
+    while !servers.iter().all(|letter| keys.iter().any(|key: &Key| key[4] == *letter)) {
+        assert!(streams.len() < 50, "one server gets no connection");
+        let mut stream = connect().await;
+        keys.push(begin(&mut stream).await.unwrap());
+        streams.push(stream);
+    }
+    let of = |letter| *keys.iter().find(|key| key[4] == letter).unwrap();
+    (streams, servers.map(of))
+}
+
+/// Each server is asked to cancel what it does, and nothing else.
+async fn each_its_own(sidecar: &Sidecar, connect: impl AsyncFn() -> Box<dyn Talk>, servers: [&Postgres; 2]) {
+    let (streams, [a, b]) = sessions(&connect, [b'a', b'b']).await;
+    for key in [b, a, b] {
+        cancel(&mut connect().await, key).await;
+    }
+    assert_eq!((servers[0].cancelled(), servers[1].cancelled()), (vec![a], vec![b, b]));
+
+    let mut unknown = a;
+    unknown[7] ^= 0x80;
+    cancel(&mut connect().await, unknown).await;
+    until("it is counted", || sidecar.metric(CANCEL) > 0.5).await;
+
+    drop(streams);
+    until("they have ended", || sidecar.metric("sidecar_tcp_connections") < 0.5).await;
+    cancel(&mut connect().await, a).await;
+    until("it is counted", || sidecar.metric(CANCEL) > 1.5).await;
+    assert_eq!((servers[0].cancelled(), servers[1].cancelled()), (vec![a], vec![b, b]));
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_reaches_the_server_that_runs_the_query_and_only_while_it_may() {
+    let (a, b) = (Postgres::start(b'a', None).await, Postgres::start(b'b', None).await);
+    let sidecar = Sidecar::start(json!({"protocol": "Postgres"}), &[a.address, b.address]).await;
+    let connect = async || Box::new(sidecar.connect().await) as Box<dyn Talk>;
+    each_its_own(&sidecar, connect, [&a, &b]).await;
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_finds_its_server_within_tls_on_both_sides() {
+    let files = Files::new();
+    let (a, b) = (
+        Postgres::start(b'a', Some(files.acceptor())).await,
+        Postgres::start(b'b', Some(files.acceptor())).await,
+    );
+    let fields = json!({
+        "tls": {"certificateFile": files.path("tls.crt"), "keyFile": files.path("tls.key"), "startTls": "Postgres"},
+        "backendTls": {"caFile": files.path("tls.crt"), "serverName": "db.example.com", "startTls": "Postgres"},
+    });
+    let sidecar = Sidecar::start(fields, &[a.address, b.address]).await;
+    let connect = async || {
+        let mut stream = sidecar.connect().await;
+        assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'S');
+        Box::new(files.secure(stream, &[]).await.unwrap()) as Box<dyn Talk>
+    };
+    each_its_own(&sidecar, connect, [&a, &b]).await;
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_in_plain_text_is_heard_where_sessions_are_within_tls() {
+    let files = Files::new();
+    let (a, b) = (Postgres::start(b'a', None).await, Postgres::start(b'b', None).await);
+    let fields = json!({
+        "tls": {"certificateFile": files.path("tls.crt"), "keyFile": files.path("tls.key"), "startTls": "Postgres"},
+    });
+    let sidecar = Sidecar::start(fields, &[a.address, b.address]).await;
+    let connect = async || {
+        let mut stream = sidecar.connect().await;
+        assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'S');
+        Box::new(files.secure(stream, &[]).await.unwrap()) as Box<dyn Talk>
+    };
+    let (_streams, [_, key]) = sessions(connect, [b'a', b'b']).await;
+    // As psql before version 17 does.
+    cancel(&mut sidecar.connect().await, key).await;
+    assert_eq!((a.cancelled(), b.cancelled()), (vec![], vec![key]));
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_reaches_a_server_that_has_as_many_connections_as_it_may() {
+    let server = Postgres::start(b'a', None).await;
+    let fields = json!({"protocol": "Postgres", "backendLimits": {"maxConnections": 1}});
+    let sidecar = Sidecar::start(fields, &[server.address]).await;
+    let mut stream = sidecar.connect().await;
+    let key = begin(&mut stream).await.unwrap();
+    cancel(&mut sidecar.connect().await, key).await;
+    assert_eq!(server.cancelled(), [key]);
+}
