@@ -9,7 +9,7 @@ use super::{
     TrafficDistribution,
     balance::{HEADER_PATTERN, is_default},
 };
-use crate::units::{Address, Duration, ListenAddress};
+use crate::units::{Address, ByteSize, Duration, ListenAddress};
 
 pub const MAX_LISTENERS: u32 = 16;
 pub const MAX_SITES: u32 = 8;
@@ -96,6 +96,11 @@ pub struct HttpListener {
     /// Sees to it that each request belongs to a trace. Without it headers of traces go on as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+
+    /// The largest body of a request, such as 10Mi; 0 lets none through. A larger one is answered with 413: at once where its
+    /// Content-Length says so, else when it has grown beyond it, and the backend's request is broken off. Without it there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_size: Option<ByteSize>,
 
     /// How many requests are let through; a request must be within all limits. Without any, all are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -14,7 +14,7 @@ use crate::{
         Timeouts, TrafficDistribution,
     },
     schema,
-    units::{AddressPattern, Duration, ListenAddress},
+    units::{AddressPattern, ByteSize, Duration, ListenAddress},
 };
 
 pub(super) const NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
@@ -126,6 +126,11 @@ pub struct HttpListenerSpec {
     /// Sees to it that each request belongs to a trace. Without it headers of traces go on as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingSpec>,
+
+    /// The largest body of a request, such as 10Mi; 0 lets none through. A larger one is answered with 413: at once where its
+    /// Content-Length says so, else when it has grown beyond it, and the backend's request is broken off. Without it there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_size: Option<ByteSize>,
 
     /// How many requests are let through; a request must be within all limits. Without any, all are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

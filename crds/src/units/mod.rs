@@ -3,6 +3,7 @@
 
 mod address;
 mod addresses;
+mod byte_size;
 mod duration;
 mod host;
 mod listen;
@@ -13,6 +14,7 @@ mod url;
 
 pub use address::{Address, MAX_SOCKET_PATH};
 pub use addresses::{AddressPattern, MAX_ADDRESSES};
+pub use byte_size::ByteSize;
 pub use duration::Duration;
 pub use host::DnsName;
 pub use listen::ListenAddress;

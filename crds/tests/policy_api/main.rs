@@ -122,6 +122,8 @@ async fn every_mistake_is_refused_at_apply_with_its_path() -> anyhow::Result<()>
             http(&listener("a", "9000", SITE, ", tracing: {sampleOneIn: 0}")),
             "tracing.sampleOneIn",
         ),
+        ("size in thousandths", http(&listener("a", "9000", SITE, ", maxBodySize: 10m")), "maxBodySize"),
+        ("less than no body", http(&listener("a", "9000", SITE, ", maxBodySize: -1")), "maxBodySize"),
         ("header limit without header", limit("scope: Header"), "header is for scope Header"),
         ("header for nothing", limit("header: X-Tenant"), "header is for scope Header"),
         ("no header", limit("scope: Header, header: 'X Tenant'"), "rateLimits[0].header"),
@@ -422,7 +424,7 @@ async fn a_complete_policy_is_accepted_and_its_defaults_filled_in() -> anyhow::R
     timeouts: {{connect: 500ms, total: 24h, keepAlive: 0s}}
   - {{name: web, address: 0.0.0.0, port: 8081, sites: [{SITE}], accessLog: {{of: All, statuses: [404, '500-599'], errorsOnly: true}},
       tracing: {{sampleOneIn: 100, export: {{url: 'https://collector:4318/v1/traces', tls: {{}}, headersSecret: {{name: otlp}}}}}},
-      rateLimits: [{{name: all, requests: 100}}, {{name: tenant, scope: Header, header: X-Tenant, requests: 10, per: 1m30s, burst: 5}}],
+      maxBodySize: 10Mi, rateLimits: [{{name: all, requests: 100}}, {{name: tenant, scope: Header, header: X-Tenant, requests: 10, per: 1m30s, burst: 5}}],
       authentication: {{apiKeys: {{secret: {{name: clients}}}}, jwt: {{issuer: 'https://login', audiences: [a], jwks: {{url: 'https://login/keys', tls: {{caSecret: {{name: login}}}}}}, claimHeaders: [{{claim: sub, header: X-User}}]}},
       allow: [{{names: [spark, 'ci-*']}}, {{claims: [{{claim: scope, values: [write]}}]}}]}}}}
   - name: secure

@@ -105,6 +105,7 @@ impl Resolver<'_> {
             sidekick: listener.sidekick,
             access_log: listener.access_log.clone(),
             tracing: listener.tracing.as_ref().map(stack::tracing),
+            max_body_size: listener.max_body_size.clone(),
             rate_limits: listener.rate_limits.clone(),
             authentication: listener.authentication.as_ref().map(stack::authentication),
         }
@@ -446,6 +447,7 @@ mod tests {
         listener.outlier_detection.consecutive_errors = 7;
         listener.backend_limits.max_requests = Some(100);
         listener.timeouts.total = Some(Duration::from_secs(60));
+        listener.max_body_size = Some("10Mi".parse().unwrap());
         let wanted = listener.clone();
         let resolved = &resolve(&key, &policy, &world).config.http[0];
         let weights: Vec<_> = resolved.sites[0].backends.iter().map(|backend| backend.weight).collect();
@@ -456,6 +458,7 @@ mod tests {
         assert_eq!(resolved.outlier_detection, wanted.outlier_detection);
         assert_eq!(resolved.backend_limits, wanted.backend_limits);
         assert_eq!(resolved.timeouts, wanted.timeouts);
+        assert_eq!(resolved.max_body_size, wanted.max_body_size);
     }
 
     #[test]

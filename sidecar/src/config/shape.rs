@@ -7,7 +7,7 @@ use std::{str::FromStr, sync::LazyLock};
 
 use crds::{
     config::{HEADER_PATTERN, HOST_PATTERN},
-    units::{AddressPattern, DnsName, Duration, HttpUrl, ListenAddress, StatusRange},
+    units::{AddressPattern, ByteSize, DnsName, Duration, HttpUrl, ListenAddress, StatusRange},
 };
 use serde_json::{Map, Value};
 
@@ -225,6 +225,7 @@ fn parser(schema: &Value) -> Option<Parser> {
     static BY_PATTERN: LazyLock<Vec<(Option<String>, Parser)>> = LazyLock::new(|| {
         vec![
             (pattern_of::<AddressPattern>(), unit::<AddressPattern>),
+            (pattern_of::<ByteSize>(), unit::<ByteSize>),
             (pattern_of::<Duration>(), unit::<Duration>),
             (pattern_of::<DnsName>(), unit::<DnsName>),
             (pattern_of::<HttpUrl>(), unit::<HttpUrl>),

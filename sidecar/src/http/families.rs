@@ -28,7 +28,7 @@ pub(super) const REFUSED: Metric = Metric {
     name: "sidecar_http_refused",
     kind: MetricType::Counter,
     labels: &["listener", "cause"],
-    help: "Requests that the sidecar has answered instead of a backend, by the cause that the access log gives: `BadRequest`, `RateLimited`, `Unauthorized`, `Forbidden`, `NoKeys`, `NoBackend`, `BackendsFull`, `BackendsFailed`, `TimedOut`",
+    help: "Requests that the sidecar has answered instead of a backend, by the cause that the access log gives: `BadRequest`, `BodyTooLarge`, `RateLimited`, `Unauthorized`, `Forbidden`, `NoKeys`, `NoBackend`, `BackendsFull`, `BackendsFailed`, `TimedOut`",
     look: "Beside `sidecar_http_own_answers_total`, to see whether it is the clients, who may come in, or the backends",
 };
 

@@ -114,6 +114,9 @@ impl Forward<'_> {
                 }
                 Err(Failure::Gone) => return Err(Unanswered::Gone),
                 Err(Failure::Body(bad)) => return Err(Unanswered::Refused(bad.into())),
+                Err(Failure::TooLarge(most)) => {
+                    return Err(Unanswered::Refused(Refusal::BodyTooLarge { most }));
+                }
                 Err(Failure::Unsent) => self.tries.unsent(&pool, connection.reused),
                 Err(Failure::Refused) => self.tries.refused(&pool),
                 Err(Failure::Broken(cause)) => {

@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     TimedOut { listener: String, tries: String },
     #[error("these are more requests than the rate limit {} allows: {} in {}, and for the next one wait {wait:?}", .limit.name, .limit.requests, .limit.per)]
     RateLimited { limit: Arc<RateLimit>, wait: Duration },
+    #[error("the request's body is larger than the {most} bytes that this listener lets through")]
+    BodyTooLarge { most: u64 },
     #[error("this listener lets in clients that it knows: send {wanted}{bad}")]
     Unauthorized { wanted: String, challenge: String, bad: String },
     /// `token`: it was known by one.
@@ -48,6 +50,7 @@ pub(super) enum Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     BadRequest,
+    BodyTooLarge,
     RateLimited,
     Unauthorized,
     Forbidden,
@@ -59,8 +62,9 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::BadRequest,
+        Self::BodyTooLarge,
         Self::RateLimited,
         Self::Unauthorized,
         Self::Forbidden,
@@ -74,6 +78,7 @@ impl Cause {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "BadRequest",
+            Self::BodyTooLarge => "BodyTooLarge",
             Self::RateLimited => "RateLimited",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
@@ -93,6 +98,7 @@ impl Refusal {
             Self::NoBackend { .. } | Self::Full { .. } | Self::NoKeys => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed { .. } => StatusCode::BAD_GATEWAY,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
@@ -102,6 +108,7 @@ impl Refusal {
     pub(super) fn cause(&self) -> Cause {
         match self {
             Self::BadRequest(_) => Cause::BadRequest,
+            Self::BodyTooLarge { .. } => Cause::BodyTooLarge,
             Self::NoBackend { .. } => Cause::NoBackend,
             Self::Full { .. } => Cause::BackendsFull,
             Self::Failed { .. } => Cause::BackendsFailed,
@@ -197,6 +204,7 @@ fn grpc_code(status: StatusCode) -> u32 {
         StatusCode::UNAUTHORIZED => 16,
         StatusCode::FORBIDDEN => 7,
         StatusCode::NOT_FOUND => 12,
+        StatusCode::PAYLOAD_TOO_LARGE => 8,
         StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use crds::config::{self, DownAnswer, HttpListener, SidekickPaths};
+use crds::{
+    config::{self, DownAnswer, HttpListener, SidekickPaths},
+    units::ByteSize,
+};
 
 use crate::net;
 
@@ -14,6 +17,8 @@ pub(super) struct Settings {
     /// Whether backends are told of the client.
     pub(super) forwarded: Option<Forwarded>,
     pub(super) timeouts: Timeouts,
+    /// Bytes of a request's body, at most.
+    pub(super) max_body: u64,
 }
 
 /// See [`config::Timeouts`].
@@ -39,6 +44,7 @@ impl From<&HttpListener> for Settings {
             sidekick: config.sidekick,
             forwarded: config.forwarded_headers.then(|| Forwarded { own: net::own_address() }),
             timeouts: (&config.timeouts).into(),
+            max_body: config.max_body_size.as_ref().map_or(u64::MAX, ByteSize::bytes),
         }
     }
 }

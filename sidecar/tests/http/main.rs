@@ -6,6 +6,7 @@ mod access;
 mod auth;
 mod balancing;
 mod bodies;
+mod body_size;
 mod failures;
 mod forwarding;
 mod h2_backends;

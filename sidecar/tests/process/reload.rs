@@ -147,6 +147,7 @@ fn listener_changes(other: SocketAddr, keys: &Path) -> Vec<(&'static str, Value)
         ("accessLog", json!({})),
         ("accessLog", json!({"of": "All", "statuses": [404, "500-599"], "errorsOnly": true})),
         ("tracing", json!({})),
+        ("maxBodySize", json!("1Mi")),
         ("rateLimits", json!([{"name": "all", "requests": 1_000_000}])),
         ("authentication", json!({"apiKeys": {"file": keys}})),
     ]

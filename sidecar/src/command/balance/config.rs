@@ -77,6 +77,7 @@ pub(super) fn config(arguments: &Arguments, facts: &Facts) -> Result<SidecarConf
         sidekick: SidekickPaths { health: true, certificates: true, metrics: true },
         access_log: access_log(arguments),
         tracing: None,
+        max_body_size: None,
         rate_limits: Vec::new(),
         authentication: None,
     };

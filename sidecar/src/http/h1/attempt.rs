@@ -44,6 +44,8 @@ pub(in crate::http) enum Failure {
     Gone,
     /// The client's body cannot be read to its end.
     Body(BadRequest),
+    /// The client's body is larger than so many bytes, which is what the listener lets through.
+    TooLarge(u64),
 }
 
 /// A request's body on its way up.
@@ -59,10 +61,12 @@ pub(in crate::http) struct Upload {
 }
 
 impl Upload {
-    pub(in crate::http) fn new(request: &RequestHead) -> Self {
+    /// `most`: bytes of the body that are let through.
+    pub(in crate::http) fn new(request: &RequestHead, most: u64) -> Self {
         let complete = request.framing == Framing::None;
         let gated = request.continues && !complete;
-        Self { pump: Pump::new(request.framing, Recode::Keep).keeping(), gated, complete, refused: false }
+        let pump = Pump::new(request.framing, Recode::Keep).keeping().up_to(most);
+        Self { pump, gated, complete, refused: false }
     }
 
     /// The whole body has been sent.
@@ -121,6 +125,7 @@ impl Upload {
             Err(PumpError::Source(_) | PumpError::CutShort | PumpError::Overdue(_)) => {
                 return Poll::Ready(Err(Failure::Body(BadRequest::CutShort)));
             }
+            Err(PumpError::TooLarge(most)) => return Poll::Ready(Err(Failure::TooLarge(most))),
             Err(PumpError::Chunks(_)) => return Poll::Ready(Err(Failure::Body(BadRequest::Chunks))),
         }
         Poll::Ready(Ok(()))

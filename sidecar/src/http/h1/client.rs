@@ -218,7 +218,7 @@ impl Client {
         self.timeouts = settings.timeouts;
         self.due = settings.timeouts.total.map(|total| Instant::now() + total);
         let mut entry = Entry::begin(thread, &local.gate, &self.note, Some(request));
-        let mut upload = Upload::new(request);
+        let mut upload = Upload::new(request, settings.max_body);
         let peer = &self.note.peer;
         let own = OwnPath::of(settings.sidekick, request.method, request.path());
         let Admitted { trace, lines } = match local.gate.admit(thread, request, own, peer, entry.started()) {
@@ -232,6 +232,13 @@ impl Client {
         if let Some(own) = own {
             entry.ends(false);
             return self.reply(thread, request, &own_answer(thread, own), !upload.is_read()).await;
+        }
+        if let Framing::Length(length) = request.framing
+            && length > settings.max_body
+        {
+            entry.ends(false);
+            let refusal = Refusal::BodyTooLarge { most: settings.max_body };
+            return self.refuse(thread, request, &refusal, true).await;
         }
         extra.clear();
         without.clear();

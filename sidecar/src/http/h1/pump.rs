@@ -33,6 +33,8 @@ pub(super) struct Pump {
     pipe: Option<Pipe>,
     /// No pipe was to be had.
     copies: bool,
+    /// Bytes of a body in chunks, at most: a length is known before anything is moved.
+    most: u64,
     /// What the sink does not take stays in the source, so that it can go elsewhere.
     keeps: bool,
     /// The end of the body, taken over from a source that is needed no more.
@@ -72,6 +74,8 @@ pub(super) enum PumpError {
     Overdue(Duration),
     #[error("the connection ended in the middle of the body")]
     CutShort,
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
     #[error(transparent)]
     Chunks(#[from] BadChunks),
 }
@@ -91,6 +95,7 @@ impl Pump {
             moved: 0,
             pipe: None,
             copies: false,
+            most: u64::MAX,
             keeps: false,
             tail: None,
             surplus: false,
@@ -100,6 +105,11 @@ impl Pump {
     /// Takes nothing from the source before the sink has taken it, and is ready when that has taken all.
     pub(super) fn keeping(self) -> Self {
         Self { keeps: true, ..self }
+    }
+
+    /// Fails before a chunk that makes the body larger than this.
+    pub(super) fn up_to(self, most: u64) -> Self {
+        Self { most, ..self }
     }
 
     /// Bytes that have left the source.
@@ -225,6 +235,9 @@ impl Pump {
             },
             (Rest::Chunks(chunks), _) => {
                 let (length, ended) = chunks.scan(input)?;
+                if chunks.told() > self.most {
+                    return Err(PumpError::TooLarge(self.most));
+                }
                 self.ready += length;
                 if ended {
                     self.rest = Rest::Nothing;

@@ -12,7 +12,7 @@ use std::{
 use tokio::io::copy_bidirectional;
 
 use super::{
-    attempt::Upload,
+    attempt::{Failure, Upload},
     client::{Client, framing_for},
     goodbye::Next,
     pump::{Pump, PumpError, Recode},
@@ -23,6 +23,7 @@ use crate::{
         exchange::{Exchange, Inflight},
         forward::{Call, forward},
         message::{Edits, Framing, ResponseHead},
+        reply::Cause,
         resume::Resume,
         thread::Thread,
     },
@@ -69,8 +70,11 @@ pub(super) async fn relay(
     match received {
         Ok(()) => {}
         Err(PumpError::Sink(_)) => return Next::Gone,
-        Err(error @ PumpError::Overdue(_)) => {
+        Err(error @ (PumpError::Overdue(_) | PumpError::TooLarge(_))) => {
             tracing::debug!(listener = %thread.listener, %error, "an answer is cut off");
+            if matches!(error, PumpError::TooLarge(_)) {
+                client.note.caused_by(Cause::BodyTooLarge.name());
+            }
             return Next::Abort;
         }
         Err(error) => {
@@ -139,7 +143,7 @@ async fn resume(
         client.note.moved(upload.bytes(), rest.received());
         match ended {
             Ok(()) => return Some((exchange, rest)),
-            Err(PumpError::Sink(_) | PumpError::Overdue(_)) => return None,
+            Err(PumpError::Sink(_) | PumpError::Overdue(_) | PumpError::TooLarge(_)) => return None,
             Err(error) => broke_off(&exchange, &error),
         }
         received += rest.moved();
@@ -157,15 +161,24 @@ async fn receive(
 ) -> Result<(), PumpError> {
     let mut progress = None;
     poll_fn(|context| {
+        let mut too_large = None;
         if !upload.is_complete()
             && !upload.is_gated()
-            && let Poll::Ready(Err(_)) = upload.poll(context, &mut client.wire, &mut exchange.connection.wire)
+            && let Poll::Ready(Err(failure)) =
+                upload.poll(context, &mut client.wire, &mut exchange.connection.wire)
         {
             // Whether the client still wants its answer shows when that is written.
             upload.stop();
+            if let Failure::TooLarge(most) = failure {
+                too_large = Some(most);
+            }
         }
         if let Poll::Ready(done) = download.poll(context, &mut exchange.connection.wire, &mut client.wire) {
             return Poll::Ready(done);
+        }
+        if let Some(most) = too_large {
+            // The backend may wait for the rest, which it must not take for whole.
+            return Poll::Ready(Err(PumpError::TooLarge(most)));
         }
         if client.wire.stream.poll_taken_back(context).is_ready() {
             return Poll::Ready(Err(PumpError::Sink(io::ErrorKind::ConnectionReset.into())));

@@ -14,6 +14,8 @@ pub(in crate::http) struct Chunks {
     state: State,
     /// Of the chunk: read so far in a size, left to read in data.
     size: u64,
+    /// Bytes of the body, as far as its chunks have told.
+    told: u64,
     /// Of the line of the size, or of all trailers.
     read: u32,
     /// The start of a trailer's name, in lower case.
@@ -56,7 +58,7 @@ pub(in crate::http) struct BadChunks;
 
 impl Default for Chunks {
     fn default() -> Self {
-        Self { state: State::Start, size: 0, read: 0, name: [0; 18], name_length: 0 }
+        Self { state: State::Start, size: 0, told: 0, read: 0, name: [0; 18], name_length: 0 }
     }
 }
 
@@ -64,6 +66,11 @@ impl Chunks {
     /// Bytes of the body that come next; 0 where it is the coding that goes on.
     pub(in crate::http) fn data_left(&self) -> u64 {
         if self.state == State::Data { self.size } else { 0 }
+    }
+
+    /// Bytes of the body so far, with all of the chunk that has begun.
+    pub(in crate::http) fn told(&self) -> u64 {
+        self.told
     }
 
     /// Takes the longest run of one kind from the front. `bytes` must not be empty.
@@ -123,7 +130,10 @@ impl Chunks {
                 self.read = 0;
                 Ok(State::Trailer)
             }
-            (State::SizeEnd, b'\n') => Ok(State::Data),
+            (State::SizeEnd, b'\n') => {
+                self.told = self.told.saturating_add(self.size);
+                Ok(State::Data)
+            }
             (State::DataReturn, b'\r') => Ok(State::DataEnd),
             (State::DataEnd, b'\n') => Ok(State::Start),
             (State::Trailer, b'\r') => Ok(State::LastEnd),
