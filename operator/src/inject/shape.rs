@@ -25,6 +25,9 @@ const TOKEN_SECONDS: u64 = 3607;
 /// Seconds that a first start may take. The sidecar waits for its configuration, and a restart would not bring it.
 const STARTUP_SECONDS: u32 = 600;
 
+/// Run when the pod is to end. Its SIGTERM comes when the application has gone: by then other pods must ask elsewhere.
+const LEAVE: [&str; 4] = ["/sidecar", "leave", "--state-dir", volumes::STATE_PATH];
+
 /// Where the container goes, which decides how it starts and stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placement {
@@ -110,6 +113,9 @@ impl Shape {
         });
         if placement == Placement::Native {
             container["restartPolicy"] = "Always".into();
+            if serves_other_pods(policy) {
+                container["lifecycle"] = json!({"preStop": {"exec": {"command": LEAVE}}});
+            }
         }
         for VolumeMount { name, mount_path, read_only } in &injection.volume_mounts {
             mount(&mut container, name, mount_path, *read_only);
@@ -158,6 +164,11 @@ fn placement(
             Err(InjectError::NativeUnsupported { asked_by })
         }
     }
+}
+
+/// A listener takes requests from outside of the pod.
+fn serves_other_pods(policy: &SidecarPolicy) -> bool {
+    policy.spec.http.iter().filter_map(|listener| listener.address.ip()).any(|address| !address.is_loopback())
 }
 
 fn arguments(config_map: &str, placement: Placement, amounts: &Amounts, level: &str) -> Vec<String> {

@@ -91,6 +91,13 @@ enum Action {
     /// Show what a running sidecar does: backends, rates, failures and latency, as they change
     #[command(after_help = top::EXAMPLES)]
     Top(top::Top),
+    /// Tell a running sidecar that its pod is about to end: clients of HTTP listeners that serve other pods are asked to
+    /// go elsewhere as they are answered, while new ones are still served
+    Leave {
+        /// That of the sidecar
+        #[arg(long, value_name = "DIR")]
+        state_dir: PathBuf,
+    },
     /// Print completions for a shell
     Completions { shell: Shell },
 }
@@ -212,6 +219,9 @@ impl Command {
             Action::Check { config } => check::check(&config, &mut io::stdout(), &mut io::stderr())
                 .context("the result cannot be printed"),
             Action::Top(top) => top.execute().map(|()| ExitCode::SUCCESS).map_err(Into::into),
+            Action::Leave { state_dir } => {
+                runtime::leaving::tell(&state_dir).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+            }
             Action::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), SIDECAR, &mut script);
@@ -292,6 +302,13 @@ mod tests {
         assert_eq!(run.config_map.as_deref(), Some("sidecar-data"));
         assert!(Command::try_parse_from(["sidecar", "run", "--config", "a", "--threads", "0"]).is_err());
         assert!(Command::try_parse_from(["sidecar", "check"]).is_err());
+    }
+
+    #[test]
+    fn the_hook_that_pods_get_is_understood() {
+        let hook = ["sidecar", "leave", "--state-dir", crds::names::volumes::STATE_PATH];
+        let command = Command::try_parse_from(hook).unwrap();
+        assert!(matches!(command.action, Action::Leave { .. }));
     }
 
     #[test]

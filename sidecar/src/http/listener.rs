@@ -119,6 +119,11 @@ impl Listener {
         self.connections() == 0
     }
 
+    /// Goes on accepting, and asks each client to go elsewhere once it has its answer; idle connections are closed.
+    pub fn leave(&self) {
+        self.front.leave();
+    }
+
     /// Stops accepting, lets requests finish and closes connections; what is left after `limit` is cut off.
     pub async fn drain(self, limit: Duration) {
         let threads = &self.metrics.threads;

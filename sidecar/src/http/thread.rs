@@ -175,7 +175,7 @@ impl Thread {
     }
 
     fn enter(&self, phase: Phase) {
-        self.draining.set(phase == Phase::Draining);
+        self.draining.set(phase != Phase::Serving);
         for (_, waker) in self.wakers.borrow().iter() {
             waker.wake_by_ref();
         }
@@ -263,6 +263,7 @@ impl Thread {
         **self.settings.load()
     }
 
+    /// Connections end as soon as they can.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
     }

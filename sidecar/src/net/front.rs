@@ -16,6 +16,8 @@ use super::{Accepted, Acceptor, Workers, bind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Serving,
+    /// New connections come, and all of them end as soon as they can: their clients are to go elsewhere.
+    Leaving,
     /// No new connections, and those that are open end as soon as they can.
     Draining,
 }
@@ -88,6 +90,11 @@ impl Front {
     /// The address that it listens on; the port is the real one where 0 was asked for.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Goes on accepting, and has connections end as soon as they can.
+    pub fn leave(&self) {
+        self.phase.send_if_modified(|phase| std::mem::replace(phase, Phase::Leaving) != Phase::Leaving);
     }
 
     /// Stops accepting and waits until the threads have no connection left; what is left after `limit` is cut off.

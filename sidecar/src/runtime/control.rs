@@ -6,6 +6,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Health, Mode, Status, drain, listener, listeners::Listeners, signals::Signals};
 use crate::{
@@ -92,13 +93,16 @@ impl Control {
         }
     }
 
-    /// Takes readings until a signal comes, and gives the signal's name; or until there is no hope to serve, and says why.
+    /// Takes readings until a signal comes, and gives the signal's name; or until there is no hope to serve, and says why. On
+    /// the word to leave it goes on, and clients are sent away.
     pub(super) async fn run(
         &mut self,
         readings: &mut mpsc::Receiver<Reading>,
         signals: &mut Signals,
+        leave: &CancellationToken,
     ) -> Result<&'static str, String> {
         let mut beats = time::interval(Health::BEAT);
+        let mut leaving = false;
         loop {
             tokio::select! {
                 signal = signals.next() => return Ok(signal),
@@ -107,6 +111,11 @@ impl Control {
                     self.retry_blocked().await;
                 }
                 Some(reading) = readings.recv() => self.take(reading).await,
+                () = leave.cancelled(), if !leaving => {
+                    leaving = true;
+                    tracing::info!("the pod is about to end: clients from elsewhere are sent away");
+                    self.listeners.leave();
+                }
                 () = self.answers(), if self.answers_until.is_some() => self.started(),
             }
             if let Some(reason) = self.hopeless.take() {

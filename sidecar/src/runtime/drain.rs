@@ -1,4 +1,4 @@
-//! The end: (container mode: serve until the application has gone) -> stop accepting -> finish -> cut off.
+//! The end: (container mode: send clients from elsewhere away, and serve until the application has gone) -> stop accepting -> finish -> cut off.
 
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ const QUIET_POLL: Duration = Duration::from_millis(100);
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Takes at most `timeout`, and what it takes to close what is left then.
-pub(super) async fn drain(listeners: Listeners, workers: Workers, mode: Mode, timeout: Duration) {
+pub(super) async fn drain(mut listeners: Listeners, workers: Workers, mode: Mode, timeout: Duration) {
     let deadline = Instant::now() + timeout;
     if mode == Mode::Container {
+        listeners.leave();
         let quiet = time::timeout_at(deadline, until_quiet(|| listeners.connections())).await;
         tracing::info!(
             connections = listeners.connections(),

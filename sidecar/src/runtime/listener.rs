@@ -70,6 +70,16 @@ impl Listener {
         }
     }
 
+    /// Sends clients away as they are answered, if they come from elsewhere: those on the loopback have nowhere else to go, and
+    /// what a TCP connection waits for nobody knows.
+    pub(super) fn leave(&self) {
+        if let Self::Http(listener) = self
+            && listener.address().ip().is_some_and(|address| !address.ip().is_loopback())
+        {
+            listener.leave();
+        }
+    }
+
     /// How long it may drain where another one waits for its address. Sessions keep it, as connections do not.
     pub(super) fn time_to_make_way(&self, limit: Duration) -> Duration {
         match self {

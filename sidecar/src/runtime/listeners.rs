@@ -31,6 +31,7 @@ pub(super) struct Listeners {
     means: Means,
     /// Listeners that were removed, while their requests finish.
     draining: JoinSet<()>,
+    leaving: bool,
 }
 
 struct Open {
@@ -41,7 +42,7 @@ struct Open {
 
 impl Listeners {
     pub(super) fn new(metrics: Metrics, tls: Store, means: Means) -> Self {
-        Self { open: Vec::new(), metrics, tls, means, draining: JoinSet::new() }
+        Self { open: Vec::new(), metrics, tls, means, draining: JoinSet::new(), leaving: false }
     }
 
     /// Opens, updates and closes listeners. On an error everything is as it was before.
@@ -106,7 +107,16 @@ impl Listeners {
                 Some(Open { config: config.clone(), listener: opened.remove(&new)?, prepared })
             })
             .collect();
+        if self.leaving {
+            self.leave();
+        }
         Ok(())
+    }
+
+    /// Sends away clients from elsewhere, as they are answered, and goes on accepting; listeners to come do the same.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+        self.open.iter().for_each(|open| open.listener.leave());
     }
 
     /// Names of the listeners whose backend sets have not all answered.

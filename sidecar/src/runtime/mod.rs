@@ -6,6 +6,7 @@
 mod control;
 mod drain;
 mod health;
+pub(crate) mod leaving;
 mod listener;
 mod listeners;
 mod parts;
@@ -142,6 +143,11 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     let exporters = Exporters::register(&mut registry, tls.clone(), dns.clone(), tasks.clone());
     let means = http::Means { lines: lines.clone(), keyring, exporters };
     tasks.spawn(stop.clone().run_until_cancelled_owned(tls.clone().follow()));
+    let leave = CancellationToken::new();
+    if let Some(directory) = &options.state_dir {
+        let heeding = leaving::heed(directory.clone(), leave.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(heeding));
+    }
     let health = Arc::new(Health::new());
     let endpoints = admin::Endpoints::new(health.clone(), registry);
     let admin = admin::Server::bind(options.admin_address).await?;
@@ -168,7 +174,7 @@ async fn serve(mut options: Options) -> Result<(), RuntimeError> {
     );
     tracing::info!(config = %options.config, threads = options.threads, "started");
 
-    let signal = control.run(&mut readings, &mut signals).await.map_err(RuntimeError::Given)?;
+    let signal = control.run(&mut readings, &mut signals, &leave).await.map_err(RuntimeError::Given)?;
     tracing::info!(signal, mode = ?options.mode, "stopping");
     let drained = health.beating(control.drain(options.mode));
     tokio::select! {

@@ -12,11 +12,12 @@ mod top;
 mod udp;
 
 use std::{
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
-use support::{Backend, Sidecar, config, free_port, get, listener, retry};
+use support::{Backend, Sidecar, config, free_port, get, listener, retry, run};
 
 #[test]
 fn it_waits_for_its_configuration_and_then_serves() {
@@ -114,6 +115,53 @@ fn a_request_in_flight_finishes_after_sigterm() {
     backend.release();
     assert_eq!(request.join().unwrap(), Some((200, "slow".to_owned())));
     assert_eq!(sidecar.wait(), Some(0));
+}
+
+/// Whether the listener at this port asks its client to go elsewhere; each answer comes whole.
+fn sends_away(port: u16) -> bool {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\none") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).unwrap().to_ascii_lowercase().contains("connection: close")
+}
+
+#[test]
+fn before_the_pod_ends_clients_from_elsewhere_are_answered_and_sent_away() {
+    let backend = Backend::start("one");
+    let (inbound, own, late) = (free_port(), free_port(), free_port());
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().to_str().unwrap();
+    for (mode, by_word) in [("native", true), ("container", false)] {
+        let sidecar = Sidecar::start(&["--state-dir", state, "--mode", mode]);
+        let open = |name: &str, port: u16| {
+            listener(name, port, &[backend.address]).replace("address: 127.0.0.1", "address: 0.0.0.0")
+        };
+        let own_listener = listener("own", own, &[backend.address]);
+        sidecar.write(&config(&[open("inbound", inbound), own_listener.clone()]));
+        sidecar.wait_ready();
+        assert!(!sends_away(inbound) && !sends_away(own), "{mode}");
+        if by_word {
+            assert_eq!(run(&["leave", "--state-dir", state]), (Some(0), String::new(), String::new()));
+        } else {
+            sidecar.signal("TERM");
+        }
+        retry("the word", || sends_away(inbound).then_some(()));
+        assert!(!sends_away(own), "the application has nowhere else to go");
+        if by_word {
+            sidecar.write(&config(&[open("inbound", inbound), own_listener, open("late", late)]));
+            retry("the other listener", || TcpStream::connect(("127.0.0.1", late)).ok());
+            retry("the word for it", || sends_away(late).then_some(()));
+        }
+        drop(sidecar);
+    }
+    let (code, _, error) = run(&["leave", "--state-dir", state]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("--state-dir"), "{error}");
 }
 
 #[test]

@@ -141,6 +141,22 @@ fn native_where_the_cluster_can_and_an_ordinary_container_elsewhere() {
 }
 
 #[test]
+fn a_native_sidecar_that_serves_other_pods_gets_word_before_the_application_ends() {
+    let told = |address: &str, platform| {
+        let site = json!({"name": "only", "backends": [{"addresses": ["127.0.0.1:8081"]}]});
+        let listener = json!({"name": "a", "address": address, "port": 8080, "sites": [site]});
+        let container = container(&[], json!({"http": [listener]}), platform);
+        container["lifecycle"]["preStop"]["exec"]["command"].clone()
+    };
+    let hook = json!(["/sidecar", "leave", "--state-dir", crds::names::volumes::STATE_PATH]);
+    assert_eq!(told("0.0.0.0", NATIVE), hook);
+    assert_eq!(told("::", NATIVE), hook);
+    for (address, platform) in [("127.0.0.1", NATIVE), ("::1", NATIVE), ("0.0.0.0", ORDINARY)] {
+        assert_eq!(told(address, platform), Value::Null, "{address}");
+    }
+}
+
+#[test]
 fn a_job_with_an_ordinary_container_warns_that_it_will_not_finish() {
     let policies = [policy("data", json!({}))];
     let mut job = pod(&[]);
