@@ -11,6 +11,7 @@
 
 mod backends;
 mod crowds;
+mod long;
 mod outages;
 mod server_errors;
 mod smuggling;
