@@ -5,21 +5,32 @@
 
 use std::{
     fmt::{Debug, Display},
+    io::ErrorKind,
+    net::SocketAddr,
     str::FromStr,
 };
 
 use crds::{
-    config::{AddressFamily, ServiceBackend, Transport},
+    config::{AddressFamily, ProxyVersion, ServiceBackend, Transport},
     units::{Address, AddressPattern, DnsName, Duration, HttpUrl, ListenAddress, Quantity, StatusRange},
 };
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    runtime::{Builder, Runtime},
+};
 
 use crate::{
     command::fuzzing as command,
     config,
     discovery::kubernetes::{endpoints, slices},
     http::fuzzing as http,
-    net::postgres::fuzzing as postgres,
+    net::{
+        Socket,
+        postgres::fuzzing as postgres,
+        proxy_protocol::{self, Ends},
+    },
     telemetry::spans,
     top::fuzzing as top,
 };
@@ -27,7 +38,7 @@ use crate::{
 /// A name, which is that of a folder in the corpus, and what is done with each input.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 23] = [
     ("api-keys", http::api_keys),
     ("chunks", http::chunks),
     ("command-line", command::command_line),
@@ -41,6 +52,7 @@ pub const TARGETS: [Target; 22] = [
     ("key-set", http::key_set),
     ("postgres-client", postgres::client),
     ("postgres-server", postgres::server),
+    ("proxy-protocol", proxy_protocol),
     ("redaction", http::redaction),
     ("request-head", http::request_head),
     ("requests", http::requests),
@@ -104,6 +116,45 @@ fn discovered(bytes: &[u8]) {
     }
 }
 
+/// The front of a connection is a header, of which not one byte is left and none behind it is missing, or is refused after no
+/// more than the longest header has. Who it tells of is the same after it was written and read, in both versions.
+fn proxy_protocol(bytes: &[u8]) {
+    let (told, rest) = received(bytes);
+    let length = bytes.len() - rest.len();
+    assert!(bytes.ends_with(&rest) && length <= LONGEST_HEADER, "{length} bytes are taken");
+    let Ok(ends) = told else { return };
+    // Without its last byte it is no header, and with others behind it the same.
+    assert!(received(&bytes[..length - 1]).0.is_err());
+    assert_eq!(received(&[&bytes[..length], b"\r\n"].concat()), (Ok(ends), b"\r\n".to_vec()));
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let written = proxy_protocol::write(version, ends);
+        let read = received(&written).0.unwrap();
+        assert_eq!(proxy_protocol::write(version, read), written);
+        let canonical = |end: SocketAddr| (end.ip().to_canonical(), end.port());
+        let both = |ends: Ends| [canonical(ends.source), canonical(ends.destination)];
+        assert_eq!(read.map(both), ends.map(both));
+    }
+}
+
+/// What is read from a connection that brings these bytes and ends, and the bytes that are left.
+fn received(bytes: &[u8]) -> (Result<Option<Ends>, ErrorKind>, Vec<u8>) {
+    thread_local! {
+        static RUNTIME: Runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    }
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(bytes).await.unwrap();
+            drop(client);
+            let mut socket = Socket::Unix(server);
+            let told = proxy_protocol::read(&mut socket).await.map_err(|error| error.kind());
+            let mut rest = Vec::new();
+            socket.read_to_end(&mut rest).await.unwrap();
+            (told, rest)
+        })
+    })
+}
+
 /// Each header of a file is known for a secret, or the file is refused in words that hold nothing of it.
 fn headers_file(bytes: &[u8]) {
     match spans::parse_headers("file", bytes) {
@@ -111,6 +162,9 @@ fn headers_file(bytes: &[u8]) {
         Err(error) => assert_silent(&error, bytes),
     }
 }
+
+/// Signature, command, family and length of the PROXY protocol's second version, and what may follow them.
+const LONGEST_HEADER: usize = 16 + 4096;
 
 /// Words of this length are no words of an error's own.
 const LONG: usize = 12;
