@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Backend, OutlierDetection, ServerCheck, TcpBackendTls, TcpListenerTls, TcpProtocol, TrafficDistribution,
+    Backend, ConnectionLog, OutlierDetection, ServerCheck, TcpBackendTls, TcpListenerTls, TcpProtocol,
+    TrafficDistribution,
     balance::is_default,
     listener::{MAX_SOURCES, default_address, is_zero},
 };
@@ -81,6 +82,10 @@ pub struct TcpListener {
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: TcpTimeouts,
 
+    /// When hosts that have gone without a word are noticed where nothing is being sent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep_alive: KeepAlive,
+
     /// Backends that are asked for a connection, one after another, before the client's is closed.
     #[serde(default = "default_tries", skip_serializing_if = "is_default_tries")]
     #[schemars(range(min = 1, max = 100))]
@@ -90,9 +95,18 @@ pub struct TcpListener {
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_backend_down: OnBackendDown,
 
+    /// Moves old connections to backends that join or are back, by closing them. Without it, they stay where they are, and such
+    /// a backend gets new ones alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
+
     /// Who the client is, told in front of each connection.
     #[serde(default, skip_serializing_if = "is_default")]
     pub proxy_protocol: ProxyProtocol,
+
+    /// Writes one line on standard output for each connection when it has ended. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<ConnectionLog>,
 }
 
 impl TcpListener {
@@ -144,6 +158,10 @@ pub struct UdpListener {
     #[serde(default = "default_sessions", skip_serializing_if = "is_default_sessions")]
     #[schemars(range(min = 1, max = MAX_SESSIONS))]
     pub max_sessions: NonZeroU32,
+
+    /// Writes one line on standard output for each session when it has ended. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<ConnectionLog>,
 }
 
 /// How a backend is chosen for a connection. LeastConnections: the one with the fewest for its weight. TwoChoices: of two
@@ -167,6 +185,25 @@ pub enum OnBackendDown {
     #[default]
     Keep,
     Close,
+}
+
+/// When a backend joins or is back, connections that others have beyond their fair share are closed, the idlest first, so that
+/// clients connect anew; a connection pool does so by itself. No more are closed than the backend should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "self.quiet.matches('[1-9]')",
+    "message": "quiet is longer than zero",
+})]))]
+pub struct Rebalance {
+    /// Connections that each sidecar closes in a second, at most.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub connections_per_second: NonZeroU32,
+
+    /// A connection is closed when nothing has moved on it for this time, in either direction, and what moved last came from the
+    /// backend: one that waits for an answer is left alone, however long that takes. A transaction that is open meanwhile is
+    /// rolled back; with such pauses this is to be longer than they are.
+    pub quiet: Duration,
 }
 
 /// The PROXY protocol, by which one proxy tells the next who the client is.
@@ -216,8 +253,8 @@ pub struct TcpBackendLimits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = [json!({
-    "rule": "self.connect.matches('[1-9]') && self.idle.matches('[1-9]')",
-    "message": "connect and idle are longer than zero",
+    "rule": "self.connect.matches('[1-9]') && self.idle.matches('[1-9]') && (!has(self.user) || self.user.matches('[1-9]'))",
+    "message": "connect, idle and user are longer than zero",
 })]))]
 pub struct TcpTimeouts {
     /// A connection to a backend must be open after this time, TLS included. Otherwise another backend is tried.
@@ -225,6 +262,46 @@ pub struct TcpTimeouts {
 
     /// A connection on which nothing has moved for this time, in either direction, is closed. Databases keep theirs for long.
     pub idle: Duration,
+
+    /// A connection whose client or backend has not acknowledged what was sent to it for this time is closed: its host has gone,
+    /// or it has read nothing for so long although there was more than it could take in (TCP_USER_TIMEOUT). Without it the
+    /// kernel gives up hosts that have gone after a quarter of an hour, and those that do not read are waited for until `idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Duration>,
+}
+
+/// On a connection that is silent, the kernel asks the other host now and then whether it is there. Times are counted in whole
+/// seconds, up to 32767.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "self.after.matches('[1-9]') && self.interval.matches('[1-9]')",
+    "message": "after and interval are longer than zero",
+})]))]
+pub struct KeepAlive {
+    /// Silence before the first question. Below what a firewall or a cloud's balancer in between forgets connections after, it
+    /// keeps these open.
+    pub after: Duration,
+
+    /// Time from one question without an answer to the next.
+    pub interval: Duration,
+
+    /// Questions without an answer after which the connection is closed.
+    #[schemars(range(min = 1, max = 100))]
+    pub probes: NonZeroU32,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        const PROBES: NonZeroU32 = NonZeroU32::new(3).unwrap();
+        Self { after: Duration::from_secs(30), interval: Duration::from_secs(5), probes: PROBES }
+    }
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Self { connections_per_second: NonZeroU32::MIN, quiet: Duration::from_secs(5) }
+    }
 }
 
 impl Default for TcpBackendLimits {
@@ -235,7 +312,7 @@ impl Default for TcpBackendLimits {
 
 impl Default for TcpTimeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), idle: Duration::from_secs(3600) }
+        Self { connect: Duration::from_secs(5), idle: Duration::from_secs(3600), user: None }
     }
 }
 

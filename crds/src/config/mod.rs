@@ -36,15 +36,15 @@ pub use jwt::{
     default_refresh, default_token_header,
 };
 pub use l4::{
-    L4Balance, MAX_SESSIONS, OnBackendDown, ProxyProtocol, ProxyVersion, TcpBackendLimits, TcpListener,
-    TcpTimeouts, UdpListener,
+    KeepAlive, L4Balance, MAX_SESSIONS, OnBackendDown, ProxyProtocol, ProxyVersion, Rebalance,
+    TcpBackendLimits, TcpListener, TcpTimeouts, UdpListener,
 };
 pub(crate) use l4::{default_session_timeout, default_sessions, default_tries};
 pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};
 pub use listener::{HttpListener, MAX_LISTENERS, MAX_SITES, Protocol, Site};
 pub use observe::{
-    AccessLog, AccessLogFormat, LoggedKind, MAX_LOGGED_STATUSES, MAX_REDACTED, TraceExport, Tracing,
-    default_service_name,
+    AccessLog, AccessLogFormat, ConnectionLog, LoggedKind, MAX_LOGGED_STATUSES, MAX_REDACTED, TraceExport,
+    Tracing, default_service_name,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

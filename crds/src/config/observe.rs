@@ -49,6 +49,23 @@ pub struct AccessLog {
     pub redact: Vec<String>,
 }
 
+/// Lines on standard output about the connections of a TCP listener or the sessions of a UDP listener, one for each when it has
+/// ended. Nothing that they carried is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConnectionLog {
+    /// How a line looks: Json is one object, Text is `name=value` with spaces between. Both have the same fields.
+    pub format: AccessLogFormat,
+
+    /// Writes only those that did not come to a regular end: those with a cause.
+    #[serde(skip_serializing_if = "is_default")]
+    pub errors_only: bool,
+
+    /// Of this many one is written, chosen at random. Those with a cause are always written.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub sample_one_in: NonZeroU32,
+}
+
 /// How a line of the access log looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
@@ -130,6 +147,12 @@ impl Default for AccessLog {
             sample_one_in: NonZeroU32::MIN,
             redact: Vec::new(),
         }
+    }
+}
+
+impl Default for ConnectionLog {
+    fn default() -> Self {
+        Self { format: AccessLogFormat::default(), errors_only: false, sample_one_in: NonZeroU32::MIN }
     }
 }
 

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     config::{
-        L4Balance, MAX_SESSIONS, OnBackendDown, OutlierDetection, ProxyProtocol, ServerCheck,
-        TcpBackendLimits, TcpProtocol, TcpTimeouts, TrafficDistribution,
+        ConnectionLog, KeepAlive, L4Balance, MAX_SESSIONS, OnBackendDown, OutlierDetection, ProxyProtocol,
+        Rebalance, ServerCheck, TcpBackendLimits, TcpProtocol, TcpTimeouts, TrafficDistribution,
     },
     schema,
     units::{Duration, ListenAddress},
@@ -28,6 +28,9 @@ use crate::{
 }), json!({
     "rule": "!has(self.tls) || !has(self.tls.plainText) || self.tls.plainText == 'Refuse' || has(self.tls.startTls)",
     "message": "plainText is for clients that ask for TLS: set startTls too, or remove plainText",
+}), json!({
+    "rule": "!has(self.rebalance) || self.balance != 'SourceHash'",
+    "message": "with balance SourceHash a client comes back to the same backend: remove rebalance",
 })]))]
 pub struct TcpListenerSpec {
     /// Names the listener in logs, metrics and errors.
@@ -103,6 +106,10 @@ pub struct TcpListenerSpec {
     #[serde(default)]
     pub timeouts: TcpTimeouts,
 
+    /// When hosts that have gone without a word are noticed where nothing is being sent.
+    #[serde(default)]
+    pub keep_alive: KeepAlive,
+
     /// Backends that are asked for a connection, one after another, before the client's is closed.
     #[serde(default = "crate::config::default_tries")]
     #[schemars(range(min = 1, max = 100))]
@@ -113,9 +120,19 @@ pub struct TcpListenerSpec {
     #[serde(default)]
     pub on_backend_down: OnBackendDown,
 
+    /// Moves old connections to backends that join or are back, by closing them: some of those that others have beyond their
+    /// fair share, the idlest first, so that clients connect anew. Without it, they stay where they are, and such a backend gets
+    /// new ones alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalance: Option<Rebalance>,
+
     /// Who the client is, told in front of each connection.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
+
+    /// Writes one line on standard output for each connection when it has ended. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<ConnectionLog>,
 }
 
 /// A local address whose datagrams go to the backends, and whose answers come back.
@@ -161,6 +178,10 @@ pub struct UdpListenerSpec {
     #[serde(default = "crate::config::default_sessions")]
     #[schemars(range(min = 1, max = MAX_SESSIONS))]
     pub max_sessions: NonZeroU32,
+
+    /// Writes one line on standard output for each session when it has ended. Without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<ConnectionLog>,
 }
 
 fn ip_address(_: &mut SchemaGenerator) -> Schema {

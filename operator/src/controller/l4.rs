@@ -28,9 +28,12 @@ impl Resolver<'_> {
             outlier_detection: listener.outlier_detection.clone(),
             backend_limits: listener.backend_limits.clone(),
             timeouts: listener.timeouts.clone(),
+            keep_alive: listener.keep_alive,
             connect_tries: listener.connect_tries,
             on_backend_down: listener.on_backend_down,
+            rebalance: listener.rebalance,
             proxy_protocol: listener.proxy_protocol,
+            access_log: listener.access_log.clone(),
         }
     }
 
@@ -46,6 +49,7 @@ impl Resolver<'_> {
             health: listener.health.clone(),
             session_timeout: listener.session_timeout,
             max_sessions: listener.max_sessions,
+            access_log: listener.access_log.clone(),
         }
     }
 }

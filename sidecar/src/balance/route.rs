@@ -286,6 +286,18 @@ impl<D> Route<D> {
         drained || taking.any(|other| other == index)
     }
 
+    /// The part of what is new that each backend gets by its weight, all together 1. Backends that are to get nothing are left out,
+    /// but for those that get something as soon as no other is there.
+    pub fn shares(&self) -> impl Iterator<Item = (&Arc<Backend<D>>, f64)> {
+        self.sites.first().into_iter().flat_map(|site| {
+            let kept = site.kept as f64 / zone::ALL as f64;
+            let tiers = site.tiers.iter().zip([kept, 1.0 - kept, 0.0]);
+            let shares =
+                tiers.flat_map(|(tier, part)| tier.shares().map(move |(index, share)| (index, part * share)));
+            shares.map(|(index, share)| (&self.backends[index], share))
+        })
+    }
+
     /// Has all backends checked at once, since one of them may be back.
     pub fn check_now(&self) {
         for backend in &self.backends {

@@ -67,6 +67,12 @@ impl Tier {
         self.members.iter().map(|member| member.backend)
     }
 
+    /// The backends, and the part that each has of the tier's weight.
+    pub(super) fn shares(&self) -> impl Iterator<Item = (usize, f64)> {
+        let sum: f64 = self.members.iter().map(|member| f64::from(member.weight)).sum();
+        self.members.iter().map(move |member| (member.backend, f64::from(member.weight) / sum))
+    }
+
     /// An eligible backend, or none if there is none. The cost does not grow with the tier while most are eligible, but for
     /// a binary search where weights differ, and for the least of all.
     pub(super) fn pick<E, L, R>(&self, choice: &mut Choice<'_, E, L, R>) -> Option<usize>

@@ -1,7 +1,7 @@
 //! Rules of TCP and UDP listeners.
 
 use crds::{
-    config::{Backend, PlainText, ServerCheck, TcpListener, UdpListener},
+    config::{Backend, L4Balance, PlainText, ServerCheck, TcpListener, UdpListener},
     units::Address,
 };
 
@@ -29,10 +29,16 @@ pub(super) fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem
     for (field, value) in [
         ("timeouts.connect", listener.timeouts.connect),
         ("timeouts.idle", listener.timeouts.idle),
+        ("keepAlive.after", listener.keep_alive.after),
+        ("keepAlive.interval", listener.keep_alive.interval),
         ("backendLimits.queueTimeout", listener.backend_limits.queue_timeout),
     ] {
         not_zero(value, &format!("{path}.{field}"), problems);
     }
+    if let Some(user) = listener.timeouts.user {
+        not_zero(user, &format!("{path}.timeouts.user"), problems);
+    }
+    rebalance(listener, path, problems);
     backends(&listener.backends, &listener.address.at(listener.port), path, problems);
 }
 
@@ -52,6 +58,18 @@ pub(super) fn udp(listener: &UdpListener, path: &str, problems: &mut Vec<Problem
                 "write an address such as 10.0.0.1:53",
             ));
         }
+    }
+}
+
+fn rebalance(listener: &TcpListener, path: &str, problems: &mut Vec<Problem>) {
+    let Some(rebalance) = &listener.rebalance else { return };
+    not_zero(rebalance.quiet, &format!("{path}.rebalance.quiet"), problems);
+    if listener.balance == L4Balance::SourceHash {
+        problems.push(Problem::at(
+            format!("{path}.rebalance"),
+            "balance is SourceHash, by which a client comes back to the same backend",
+            "remove it, or choose another balance",
+        ));
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     balance::{Backend, Open, Outcome},
-    net::{self, Spoken, Stream},
+    net::{self, DeadHosts, Spoken, Stream},
 };
 
 /// Idle connections kept for one backend by one thread.
@@ -157,6 +157,7 @@ impl Pool {
         let offered = net::offered(Some(protocol));
         let connected = net::connect(self.backend.target(), offered, &[], limit).await;
         let opened = connected.and_then(|stream| {
+            stream.socket().ask_for_host(&DeadHosts::default())?;
             let spoken = net::spoken(&stream, protocol)?;
             Ok((stream, spoken))
         });

@@ -51,10 +51,12 @@ pub(super) enum Cause {
     Idle,
     /// The backend failed its checks, and its connections are to be closed then.
     BackendDown,
+    /// Another backend has too few.
+    Rebalanced,
 }
 
 impl Cause {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Handshake,
         Self::Cancel,
         Self::NoBackend,
@@ -65,12 +67,25 @@ impl Cause {
         Self::BackendBroke,
         Self::Idle,
         Self::BackendDown,
+        Self::Rebalanced,
     ];
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+impl Cause {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "Handshake",
+            Self::Cancel => "Cancel",
+            Self::NoBackend => "NoBackend",
+            Self::Connect => "Connect",
+            Self::QueueFull => "QueueFull",
+            Self::QueueTimeout => "QueueTimeout",
+            Self::ClientBroke => "ClientBroke",
+            Self::BackendBroke => "BackendBroke",
+            Self::Idle => "Idle",
+            Self::BackendDown => "BackendDown",
+            Self::Rebalanced => "Rebalanced",
+        }
     }
 }
 
@@ -193,8 +208,7 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
             let threads = listener.threads.iter();
             let count: u64 =
                 threads.map(|thread| thread.failed[cause as usize].load(Ordering::Relaxed)).sum();
-            let cause = cause.to_string();
-            let labels: Labels<'_> = vec![("listener", &listener.name), ("cause", &cause)];
+            let labels: Labels<'_> = vec![("listener", &listener.name), ("cause", cause.name())];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }

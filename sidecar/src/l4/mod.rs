@@ -3,13 +3,15 @@
 //!
 //! An error on one side ends both, as it would without anybody between them; an end of one side's bytes ends the other's.
 
+mod access;
 mod families;
 mod metrics;
 mod per_backend;
 mod tcp;
 mod udp;
 
+pub use access::Access;
 pub(crate) use families::groups;
 pub use metrics::Metrics;
 pub use tcp::{TcpListener, TcpParts};
-pub use udp::{Metrics as UdpMetrics, UdpListener};
+pub use udp::{Metrics as UdpMetrics, UdpListener, UdpParts};

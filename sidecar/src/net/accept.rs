@@ -213,7 +213,7 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
-    use crate::net::{bind, listen::KEEPALIVE};
+    use crate::net::{DeadHosts, bind};
 
     /// A socket on a free port, and the address to connect to.
     fn listening() -> (Listening, std_net::SocketAddr) {
@@ -239,7 +239,8 @@ mod tests {
         let watched = |accepted: &Accepted| match &accepted.stream {
             Unregistered::Tcp(stream) => {
                 let socket = SockRef::from(stream);
-                socket.keepalive().unwrap() && socket.tcp_keepalive_time().unwrap() == KEEPALIVE
+                socket.keepalive().unwrap()
+                    && socket.tcp_keepalive_time().unwrap() == DeadHosts::default().after
             }
             Unregistered::Unix(_) => false,
         };

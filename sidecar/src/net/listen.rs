@@ -3,21 +3,20 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::AsFd,
     path::Path,
     time::Duration,
 };
 
 use crds::units::Address;
 use futures::{StreamExt, stream::FuturesUnordered};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream, UnixStream},
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{Socket as Connected, Stream, tls::Peer, unix::UnixSocket};
+use super::{DeadHosts, Socket as Connected, Stream, tls::Peer, unix::UnixSocket};
 
 /// A socket that listens, nonblocking and not yet known to a runtime.
 pub enum Listening {
@@ -33,15 +32,18 @@ impl Listening {
             Self::Unix(socket) => Ok(Address::Unix(socket.path())),
         }
     }
+
+    /// Another handle of a TCP socket.
+    pub(super) fn tcp(&self) -> io::Result<Option<TcpListener>> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Some),
+            Self::Unix(_) => Ok(None),
+        }
+    }
 }
 
 /// The kernel cuts it to net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 65_535;
-
-/// A dead host is noticed after about 45 s even where nothing is being sent.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Another address of a server is asked after this time, as RFC 8305 recommends.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -64,7 +66,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    keep_alive(&socket)?;
+    DeadHosts::default().ask(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -89,7 +91,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Connects to a server, within TLS if it is met so; one that does not answer is [`io::ErrorKind::TimedOut`]. `alpn` are the
+/// Connects to a server, within TLS if it is met so, and does not [ask](Connected::ask_for_host) yet whether its host is still
+/// there; one that does not answer is [`io::ErrorKind::TimedOut`]. `alpn` are the
 /// protocols that the caller speaks, the best one first; `preface` are bytes in front of everything else.
 pub async fn connect(
     target: Target<'_>,
@@ -159,21 +162,32 @@ async fn unix(path: &Path) -> io::Result<UnixStream> {
 async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
-    let stream = socket.connect(address).await?;
-    keep_alive(&stream)?;
-    Ok(stream)
+    socket.connect(address).await
 }
 
-fn keep_alive(stream: &impl AsFd) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+impl Connected {
+    /// Has the kernel notice a dead host where nothing is being sent. Connections that were accepted have that from the socket that
+    /// they came in at. Four calls to the kernel: for connections that live long.
+    pub fn ask_for_host(&self, hosts: &DeadHosts) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => hosts.ask(stream),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Has the kernel break the connection when something that was sent is not acknowledged for too long, if that is wanted.
+    pub fn break_unacknowledged(&self, hosts: &DeadHosts) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) if hosts.unacknowledged.is_some() => hosts.break_unacknowledged(stream),
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use socket2::SockRef;
+
     use super::*;
 
     #[tokio::test]
@@ -206,6 +220,17 @@ mod tests {
         let target = Target { others: &[also_closed], ..Target::new(&closed, None) };
         let error = connect(target, &[], &[], Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_connection_looks_for_a_dead_host_once_it_is_told_to() {
+        let (_, address, _listening) = closed_and_open();
+        let stream = connect(Target::new(&address, None), &[], &[], Duration::from_secs(5)).await.unwrap();
+        let Connected::Tcp(socket) = stream.socket() else { panic!("not TCP") };
+        let socket = SockRef::from(socket);
+        assert!(!socket.keepalive().unwrap());
+        stream.socket().ask_for_host(&DeadHosts::default()).unwrap();
+        assert!(socket.keepalive().unwrap());
     }
 
     #[test]

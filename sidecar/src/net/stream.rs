@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -55,10 +56,7 @@ impl Stream {
 
     /// The other side's address; those who connect to a Unix socket have none.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        match self.socket() {
-            Socket::Tcp(stream) => stream.peer_addr().ok(),
-            Socket::Unix(_) => None,
-        }
+        self.socket().peer_address()
     }
 
     /// The protocol that both sides agreed on, as in `h2`; `None` without TLS or when they did not speak of it.
@@ -69,11 +67,40 @@ impl Stream {
         }
     }
 
+    /// The name of the server that a client asked for within TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        match self {
+            Self::Tls(stream) => match &**stream {
+                TlsStream::Server(stream) => stream.get_ref().1.server_name(),
+                TlsStream::Client(_) => None,
+            },
+            Self::Plain(_) => None,
+        }
+    }
+
     /// Who the other side is by its certificate, which the handshake has verified. Parses: to be asked once a connection.
     pub fn peer_identity(&self) -> Option<Identity> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Identity::of(stream.get_ref().1.peer_certificates()?.first()?),
+        }
+    }
+}
+
+impl Socket {
+    /// The other side's address; those who connect to a Unix socket have none.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether it took in what was written last, and takes more.
+    pub fn is_writable(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.writable().now_or_never().is_some(),
+            Self::Unix(stream) => stream.writable().now_or_never().is_some(),
         }
     }
 }

@@ -34,8 +34,8 @@ impl Listener {
             Prepared::Tcp(config, parts) => {
                 l4::TcpListener::open(config, parts.clone(), workers, &metrics.l4).map(Self::Tcp)
             }
-            Prepared::Udp(config, backends) => {
-                l4::UdpListener::open(config, backends.clone(), workers, &metrics.udp).map(Self::Udp)
+            Prepared::Udp(config, parts) => {
+                l4::UdpListener::open(config, parts.clone(), workers, &metrics.udp).map(Self::Udp)
             }
         }
     }
@@ -45,9 +45,7 @@ impl Listener {
         match (self, prepared) {
             (Self::Http(listener), Prepared::Http(config, parts)) => listener.update(config, parts.clone()),
             (Self::Tcp(listener), Prepared::Tcp(config, parts)) => listener.update(config, parts.clone()),
-            (Self::Udp(listener), Prepared::Udp(config, backends)) => {
-                listener.update(config, backends.clone());
-            }
+            (Self::Udp(listener), Prepared::Udp(config, parts)) => listener.update(config, parts.clone()),
             _ => tracing::error!("a listener cannot become one of another kind"),
         }
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crds::config::{
-    BackendTls, HttpListener, ListenerTls, TcpListener, TcpProtocol, UdpListener, WeightedSource,
+    BackendTls, ConnectionLog, HttpListener, ListenerTls, TcpListener, TcpProtocol, UdpListener,
+    WeightedSource,
 };
 
 use crate::{
@@ -26,7 +27,7 @@ const ALL: &str = "all";
 pub(super) enum Prepared {
     Http(Box<HttpListener>, http::Parts),
     Tcp(Box<TcpListener>, l4::TcpParts),
-    Udp(Box<UdpListener>, SiteInput),
+    Udp(Box<UdpListener>, l4::UdpParts),
 }
 
 /// Why a listener could not be opened.
@@ -55,7 +56,7 @@ impl Prepared {
         match self {
             Self::Http(_, parts) => parts.sites.iter().map(|site| &site.backends).collect(),
             Self::Tcp(_, parts) => vec![&parts.backends.backends],
-            Self::Udp(_, backends) => vec![&backends.backends],
+            Self::Udp(_, parts) => vec![&parts.backends.backends],
         }
     }
 }
@@ -112,12 +113,19 @@ impl Maker<'_> {
         };
         let settings = listener.tls.as_ref().map(|tls| &tls.settings);
         let tls = self.server(name, settings, if postgres { postgres::ALPN } else { &[] })?;
-        Ok(l4::TcpParts { tls, backends })
+        let access = self.access(listener.access_log.as_ref());
+        Ok(l4::TcpParts { tls, access, backends })
     }
 
-    fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> SiteInput {
+    fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> l4::UdpParts {
+        let access = self.access(checked.listener().access_log.as_ref());
         let backends = self.backends(checked.sources());
-        SiteInput { name: ALL.to_owned(), tls: None, protocol: None, backends }
+        let backends = SiteInput { name: ALL.to_owned(), tls: None, protocol: None, backends };
+        l4::UdpParts { access, backends }
+    }
+
+    fn access(&self, settings: Option<&ConnectionLog>) -> Option<Arc<l4::Access>> {
+        settings.map(|settings| Arc::new(l4::Access::new(settings, &self.means.lines)))
     }
 
     fn server(

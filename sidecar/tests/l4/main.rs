@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod balancing;
 mod connecting;
 mod ending;
@@ -9,5 +10,8 @@ mod limits;
 mod moving;
 mod postgres;
 mod proxying;
+mod rebalancing;
+mod sidelb;
+mod silence;
 mod support;
 mod udp;

@@ -1,5 +1,8 @@
 //! A sidecar with one TCP listener, backends, and clients. All waits have a deadline.
 
+#[path = "../http/support/output.rs"]
+mod output;
+
 use std::{
     future::Future,
     net::SocketAddr,
@@ -15,12 +18,13 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
-    l4::{Metrics, TcpListener as Listener, TcpParts},
+    l4::{Access, Metrics, TcpListener as Listener, TcpParts},
     net::{
         Workers,
         postgres::ALPN,
         tls::{Beginning, Client, Server},
     },
+    telemetry::lines::Lines,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,6 +32,8 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use self::output::Output;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -50,6 +56,9 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
 /// A listener on a free port, with two threads.
 pub(crate) struct Sidecar {
     pub(crate) listener: Listener,
+    /// Where the access log goes.
+    pub(crate) output: Output,
+    lines: Lines,
     registry: Registry,
     sets: watch::Sender<Arc<BackendSet>>,
     workers: Workers,
@@ -73,11 +82,13 @@ impl Sidecar {
         let workers = Workers::start(2).unwrap();
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        let output = Output::default();
+        let lines = Lines::start(output.clone(), &mut registry).unwrap();
         let (sets, receiver) = watch::channel(set(backends));
         let config = config(fields);
-        let parts = parts(&config, &receiver);
+        let parts = parts(&config, &receiver, &lines);
         let listener = Listener::open(&config, parts, &workers, &metrics).unwrap();
-        Self { listener, registry, sets, workers }
+        Self { listener, output, lines, registry, sets, workers }
     }
 
     pub(crate) fn set(&self, backends: &[SocketAddr]) {
@@ -86,7 +97,7 @@ impl Sidecar {
 
     pub(crate) fn update(&self, fields: Value) {
         let config = config(fields);
-        self.listener.update(&config, parts(&config, &self.sets.subscribe()));
+        self.listener.update(&config, parts(&config, &self.sets.subscribe(), &self.lines));
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -119,13 +130,14 @@ impl Sidecar {
     }
 }
 
-fn parts(config: &Config, sets: &watch::Receiver<Arc<BackendSet>>) -> TcpParts {
+fn parts(config: &Config, sets: &watch::Receiver<Arc<BackendSet>>, lines: &Lines) -> TcpParts {
     let server = config.tls.as_ref().map(|tls| Server::load(&tls.settings, ALPN).unwrap());
     let client = config.backend_tls.as_ref();
     let client = client.map(|tls| Client::load_as(&tls.settings, Beginning::of(config)).unwrap());
     let tls = client.map(Arc::new);
     let backends = SiteInput { name: "all".into(), backends: sets.clone(), tls, protocol: None };
-    TcpParts { tls: server.map(Arc::new), backends }
+    let access = config.access_log.as_ref().map(|log| Arc::new(Access::new(log, lines)));
+    TcpParts { tls: server.map(Arc::new), access, backends }
 }
 
 /// A server that says its name to everyone who connects, and then echoes what it gets. An end is answered with an end.

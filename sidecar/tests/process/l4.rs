@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::support::{PROGRAM, free_port, outcome, retry, run, signal, wait};
+use crate::support::{PROGRAM, free_port, get, outcome, retry, run, signal, wait};
 
 /// A server that says this to everyone, and then echoes.
 fn server(word: &'static str) -> SocketAddr {
@@ -85,6 +85,10 @@ fn a_wrong_argument_is_one_line_and_nothing_listens() {
     let taken = taken.local_addr().unwrap().to_string();
     for (arguments, hint) in [
         (&["127.0.0.1:99999", "10.0.0.1:1"][..], "is not an address to listen on"),
+        (&["db.example.com:5432", "10.0.0.1:1"], "is not an address to listen on"),
+        (&["127.0.0.1:5432", "10.0.0.256:1"], "10.0.0.256:1"),
+        (&["127.0.0.1:5432", "10.0.0.1:1", "proto=sctp"], "proto=tcp or proto=udp"),
+        (&["127.0.0.1:5432", "10.0.0.1:1", "colour=red"], "known are"),
         (&["127.0.0.1:5432"], "there are no backends"),
         (&["127.0.0.1:5432", "10.0.0.1:1", "mode=fastest"], "mode=round-robin"),
         (&["127.0.0.1:5432", "10.0.0.1:0"], "1 to 65535"),
@@ -96,6 +100,64 @@ fn a_wrong_argument_is_one_line_and_nothing_listens() {
         let lines: Vec<&str> = err.lines().filter(|line| line.starts_with("sidecar: ")).collect();
         assert!(lines.len() == 1 && lines[0].contains(hint), "{arguments:?}: {err}");
     }
+}
+
+#[test]
+fn a_port_below_1024_without_the_right_to_it_is_one_line() {
+    // A network of its own has the kernel's own limit, whatever that of the machine is.
+    let script = format!(
+        "setpriv --bounding-set=-net_bind_service --inh-caps=-net_bind_service {PROGRAM} l4 127.0.0.1:53 10.0.0.1:1"
+    );
+    for transport in ["proto=tcp", "proto=udp"] {
+        let script = format!("ip link set lo up && exec {script} {transport}");
+        let (code, out, err) = outcome(Command::new("unshare").args(["--net", "sh", "-c", &script]));
+        assert_eq!(code, Some(1), "{transport}: {out}{err}");
+        let lines: Vec<&str> = err.lines().filter(|line| line.starts_with("sidecar: ")).collect();
+        assert!(lines.len() == 1 && lines[0].contains("choose a higher one"), "{transport}: {err}");
+    }
+}
+
+#[test]
+fn check_tells_of_each_mistake_in_one_line_and_ends_with_1() {
+    let of = |file: &str| format!("{}/tests/config/{file}", env!("CARGO_MANIFEST_DIR"));
+    let (code, out, err) = run(&["check", "--config", &of("l4-rules.yaml")]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    let expected = std::fs::read_to_string(of("l4-rules.txt")).unwrap();
+    for expected in expected.lines() {
+        assert_eq!(err.lines().filter(|line| line.ends_with(expected)).count(), 1, "{expected}\n{err}");
+    }
+}
+
+#[test]
+fn a_closed_output_costs_lines_of_the_access_log_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sidecar.yaml");
+    let (port, backend) = (free_port(), server("one"));
+    let listener = format!(
+        "tcp: [{{name: db, port: {port}, backends: [{{addresses: ['{backend}']}}], accessLog: {{}}}}]\n"
+    );
+    std::fs::write(&path, listener).unwrap();
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut sidecar = Command::new(PROGRAM)
+        .args(["run", "--admin-address", &admin.to_string(), "--config"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(sidecar.stdout.take());
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    retry("a word", || word(address));
+    retry("lines that were dropped", || {
+        word(address).unwrap();
+        let (_, text) = get(admin, "/metrics")?;
+        let dropped =
+            text.lines().find_map(|line| line.strip_prefix("sidecar_access_log_dropped_lines_total "))?;
+        (dropped.parse::<f64>().ok()? > 0.0).then_some(())
+    });
+    assert_eq!(word(address).unwrap().1, "one");
+    signal(&sidecar, "TERM");
+    assert_eq!(wait(&mut sidecar), Some(0));
 }
 
 #[test]

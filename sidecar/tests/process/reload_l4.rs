@@ -92,7 +92,11 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
         ("backendLimits", json!({"maxConnections": 100})),
         ("timeouts", json!({"connect": "1s", "idle": "10m"})),
         ("connectTries", json!(1)),
+        ("timeouts", json!({"user": "1m"})),
+        ("keepAlive", json!({"after": "10s", "interval": "1s", "probes": 9})),
         ("onBackendDown", json!("Close")),
+        ("rebalance", json!({"connectionsPerSecond": 10, "quiet": "1h"})),
+        ("accessLog", json!({"format": "Text"})),
         ("proxyProtocol", json!({"accept": true})),
         ("protocol", json!("Postgres")),
         ("tls", json!({"selfSigned": {"hosts": ["localhost"]}})),
@@ -146,6 +150,7 @@ fn no_kind_of_change_to_a_udp_listener_ends_a_session_or_refuses_one() {
         ("health", json!({"port": echo_tcp().port(), "interval": "100ms"})),
         ("sessionTimeout", json!("10s")),
         ("maxSessions", json!(10)),
+        ("accessLog", json!({"format": "Text"})),
     ];
     for (round, (field, value)) in (1u8..).zip(changes) {
         subject.config = before.clone();

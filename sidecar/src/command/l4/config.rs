@@ -2,9 +2,9 @@
 
 use crds::{
     config::{
-        Backend, BackendSource, DnsBackend, DnsGrouping, OnBackendDown, OutlierDetection, ProxyProtocol,
-        ServerCheck, SidecarConfig, TcpBackendLimits, TcpListener, TcpTimeouts, TrafficDistribution,
-        UdpListener, WeightedSource,
+        Backend, BackendSource, DnsBackend, DnsGrouping, KeepAlive, OnBackendDown, OutlierDetection,
+        ProxyProtocol, ServerCheck, SidecarConfig, TcpBackendLimits, TcpListener, TcpTimeouts,
+        TrafficDistribution, UdpListener, WeightedSource,
     },
     units::{Duration, ListenAddress},
 };
@@ -41,9 +41,12 @@ pub(super) fn config(wanted: &Wanted) -> SidecarConfig {
                 outlier_detection: OutlierDetection::default(),
                 backend_limits: TcpBackendLimits::default(),
                 timeouts: TcpTimeouts::default(),
+                keep_alive: KeepAlive::default(),
                 connect_tries: TRIES,
                 on_backend_down: OnBackendDown::default(),
+                rebalance: None,
                 proxy_protocol: ProxyProtocol::default(),
+                access_log: None,
             };
             SidecarConfig { tcp: vec![listener], ..SidecarConfig::default() }
         }
@@ -59,6 +62,7 @@ pub(super) fn config(wanted: &Wanted) -> SidecarConfig {
                 health: None,
                 session_timeout: Duration::from_secs(60),
                 max_sessions: SESSIONS,
+                access_log: None,
             };
             SidecarConfig { udp: vec![listener], ..SidecarConfig::default() }
         }

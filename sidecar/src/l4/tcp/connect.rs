@@ -45,6 +45,19 @@ pub(super) struct Asked {
     backends: Vec<Arc<Backend<Counters>>>,
     /// What all tries together have taken of those that there may be.
     tries: u32,
+    /// Tries before it began anew.
+    before: u32,
+}
+
+impl Asked {
+    pub(super) fn last(&self) -> Option<&Arc<Backend<Counters>>> {
+        self.backends.last()
+    }
+
+    /// All tries.
+    pub(super) fn count(&self) -> u32 {
+        self.before + self.tries
+    }
 }
 
 /// How one try at one backend has ended.
@@ -69,7 +82,7 @@ impl<'a> Meeting<'a> {
     pub(super) async fn meet(&mut self) -> Result<Met, Cause> {
         match self.race().await {
             Err(Cause::NoBackend | Cause::Connect) if self.thread.revive().await => {
-                *self.asked = Asked::default();
+                *self.asked = Asked { before: self.asked.count(), ..Asked::default() };
                 self.race().await
             }
             result => result,
@@ -88,7 +101,7 @@ impl<'a> Meeting<'a> {
                         left -= 1;
                         self.asked.tries += 1;
                         self.asked.backends.push(Arc::clone(busy.backend()));
-                        tries.push(attempt(busy, &self.preface, self.settings.connect));
+                        tries.push(attempt(busy, &self.preface, self.settings));
                     }
                     Err(cause) if tries.is_empty() => {
                         return Err(if self.asked.backends.is_empty() { cause } else { why });
@@ -180,9 +193,14 @@ impl<'a> Meeting<'a> {
     }
 }
 
-async fn attempt(busy: Busy<Counters>, preface: &[u8], limit: Duration) -> Try {
+async fn attempt(busy: Busy<Counters>, preface: &[u8], settings: &Settings) -> Try {
     let start = Instant::now();
     let backend = busy.backend();
-    let result = net::connect(backend.target(), &[], preface, limit).await;
+    let mut result = net::connect(backend.target(), &[], preface, settings.connect).await;
+    if let Ok(stream) = &result
+        && let Err(error) = stream.socket().break_unacknowledged(&settings.dead_hosts)
+    {
+        result = Err(error);
+    }
     Try { busy, result, after: start.elapsed() }
 }

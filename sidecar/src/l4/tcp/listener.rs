@@ -7,17 +7,25 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use crds::{config, units::Address};
-use tokio::{sync::watch, task::spawn_local};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_local,
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     cancel::CancelKeys,
     queue::Queue,
+    rebalance::{ORDERS, Rebalancer},
     settings::Settings,
     thread::{Share, Thread, Tls},
 };
 use crate::{
     balance::{Balancer, SiteInput},
-    l4::metrics::{Counters, ListenerMetrics, Metrics, ThreadCounters},
+    l4::{
+        Access,
+        metrics::{Counters, ListenerMetrics, Metrics, ThreadCounters},
+    },
     net::{BindError, Front, Workers, tls::Server},
 };
 
@@ -25,6 +33,7 @@ use crate::{
 #[derive(Clone)]
 pub struct TcpParts {
     pub tls: Option<Arc<Server>>,
+    pub access: Option<Arc<Access>>,
     pub backends: SiteInput,
 }
 
@@ -34,7 +43,9 @@ pub struct TcpListener {
     balancer: Balancer<Counters>,
     metrics: Arc<ListenerMetrics>,
     tls: Tls,
+    access: Arc<ArcSwapOption<Access>>,
     settings: Arc<ArcSwap<Settings>>,
+    _rebalancer: AbortOnDropHandle<()>,
 }
 
 impl TcpListener {
@@ -58,8 +69,14 @@ impl TcpListener {
         });
         metrics.add(&shown);
         let tls = Arc::new(ArcSwapOption::new(parts.tls));
-        let settings = Arc::new(ArcSwap::from_pointee(Settings::from(config)));
+        let access = Arc::new(ArcSwapOption::new(parts.access));
+        let settings = Settings::from(config);
+        watch_hosts(&front, &settings);
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let mut threads = Vec::new();
         for ((worker, lane), counters) in workers.iter().zip(lanes).zip(&shown.threads) {
+            let (order, orders) = mpsc::channel(ORDERS);
+            threads.push(order);
             let share = Share {
                 listener: Arc::clone(front.name()),
                 lane,
@@ -67,12 +84,16 @@ impl TcpListener {
                 counters: Arc::clone(counters),
                 queue: Arc::clone(&queue),
                 keys: Arc::clone(&keys),
+                orders,
                 tls: Arc::clone(&tls),
+                access: Arc::clone(&access),
                 settings: Arc::clone(&settings),
             };
             worker.run(move || drop(spawn_local(Thread::run(share))));
         }
-        Ok(Self { front, balancer, metrics: shown, tls, settings })
+        let rebalancer = Rebalancer { route: balancer.route(), settings: Arc::clone(&settings), threads };
+        let rebalancer = AbortOnDropHandle::new(tokio::spawn(rebalancer.run()));
+        Ok(Self { front, balancer, metrics: shown, tls, access, settings, _rebalancer: rebalancer })
     }
 
     pub fn name(&self) -> &str {
@@ -84,11 +105,14 @@ impl TcpListener {
         self.front.address()
     }
 
-    /// Other backends, rules, settings or TLS for the connections to come; name, address and port stay, and so do the
+    /// Other backends, rules, settings, TLS or access log for the connections to come; name, address and port stay, and so do the
     /// connections that are open.
     pub fn update(&self, config: &config::TcpListener, parts: TcpParts) {
         self.tls.store(parts.tls);
-        self.settings.store(Arc::new(config.into()));
+        self.access.store(parts.access);
+        let settings = Settings::from(config);
+        watch_hosts(&self.front, &settings);
+        self.settings.store(Arc::new(settings));
         self.balancer.update(config.into(), vec![parts.backends]);
     }
 
@@ -108,5 +132,11 @@ impl TcpListener {
         let threads = &self.metrics.threads;
         let connections = || threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum();
         self.front.drain(limit, connections).await;
+    }
+}
+
+fn watch_hosts(front: &Front, settings: &Settings) {
+    if let Err(error) = front.watch_hosts(&settings.dead_hosts) {
+        tracing::warn!(listener = %front.name(), %error, "clients whose hosts have gone are not noticed as they should be");
     }
 }

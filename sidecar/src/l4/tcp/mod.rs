@@ -1,13 +1,19 @@
 //! TCP listeners: [`listener`] -> [`thread`] -> [`session`]: [`connect`] to a backend, then a [`flow`] each way.
+//! [`rebalance`] has some of them end when backends join.
 
 mod cancel;
 mod connect;
+mod entry;
 mod flow;
+mod going;
 mod listener;
 mod postgres;
 mod queue;
+mod rebalance;
 mod session;
 mod settings;
+mod shares;
+mod silence;
 mod thread;
 
 pub use listener::{TcpListener, TcpParts};

@@ -6,25 +6,28 @@ use std::{
     io,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use socket2::SockRef;
+use tokio::time::Instant;
 
 use super::{
     cancel::{self, Learner},
     connect::{Asked, Meeting, Met},
+    entry::Entry,
     flow::{Flow, FlowError},
     postgres::{self, Wanted, Words},
     settings::Settings,
-    thread::Thread,
+    silence::{Silence, Silent},
+    thread::{Registered, Thread},
 };
 use crate::{
     balance::{Busy, Outcome},
     l4::metrics::{Cause, Counters},
     net::{
-        Accepted, Alarm, Slot, Socket, Stream,
+        Accepted, DeadHosts, Slot, Socket, Stream,
         postgres::CancelKey,
         proxy_protocol::{self, Ends},
     },
@@ -33,15 +36,19 @@ use crate::{
 /// A client and a backend that are connected.
 struct Session<'a> {
     thread: &'a Thread,
+    entry: &'a Entry<'a>,
     client: Stream,
     server: Stream,
     up: Flow,
     down: Flow,
     up_ended: bool,
     down_ended: bool,
-    idle: Duration,
-    alarm: Alarm,
+    silence: Silence,
+    dead_hosts: DeadHosts,
     since: Instant,
+    going: Registered<'a>,
+    /// It may be closed for a backend that joins.
+    moves: bool,
     /// For so long a backend may leave without a byte, and another one is asked.
     early: Duration,
     busy: Busy<Counters>,
@@ -61,16 +68,18 @@ enum End {
 pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     let _present = thread.enter();
     let settings = thread.settings();
-    let Opened { mut client, wanted, ends, _slot } = match open(&thread, &settings, accepted).await {
+    let entry = Entry::begin(&thread);
+    let Opened { mut client, wanted, ends, _slot } = match open(&thread, &settings, accepted, &entry).await {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(listener = %thread.listener, %error, "a client did not come in");
+            entry.ends(Some(Cause::Handshake));
             return thread.counters.failed(Cause::Handshake);
         }
     };
     let words = match wanted {
         Wanted::Server(words) => words,
-        Wanted::Cancel(key) => return cancel(&thread, &settings, ends, &key).await,
+        Wanted::Cancel(key) => return entry.ends(cancel(&thread, &settings, ends, &key).await),
     };
     let mut asked = Asked::default();
     loop {
@@ -79,6 +88,8 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
         let Met { stream: server, busy } = match met {
             Ok(met) => met,
             Err(cause) => {
+                entry.asked(asked.last(), asked.count());
+                entry.ends(Some(cause));
                 thread.refuse(cause);
                 let route = thread.route();
                 return match words.unread {
@@ -90,7 +101,9 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
                 };
             }
         };
-        match Session::new(&thread, &settings, client, &words, server, busy).run().await {
+        entry.asked(Some(busy.backend()), asked.count());
+        entry.met();
+        match Session::new(&thread, &entry, &settings, client, &words, server, busy).run().await {
             Some(kept) => client = kept,
             None => return,
         }
@@ -106,8 +119,14 @@ struct Opened {
 }
 
 /// What comes before the client's own bytes: the PROXY protocol, then TLS, which it may ask for first.
-async fn open(thread: &Thread, settings: &Settings, accepted: Accepted) -> io::Result<Opened> {
+async fn open(
+    thread: &Thread,
+    settings: &Settings,
+    accepted: Accepted,
+    entry: &Entry<'_>,
+) -> io::Result<Opened> {
     let (mut socket, slot) = accepted.register()?;
+    entry.comes_from(|| socket.peer_address());
     let ends = if settings.takes_ends {
         proxy_protocol::read(&mut socket).await?
     } else if settings.tells_ends.is_some() || thread.route().hashes_source() {
@@ -115,35 +134,41 @@ async fn open(thread: &Thread, settings: &Settings, accepted: Accepted) -> io::R
     } else {
         None
     };
+    if let Some(ends) = ends {
+        entry.comes_from(|| Some(ends.source));
+    }
     let tls = thread.tls();
     let (client, wanted) = match (settings.postgres, tls) {
         (Some(manners), tls) => Box::pin(manners.open(socket, tls.as_deref())).await?,
         (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
         (None, None) => (socket.into(), Wanted::Server(Words::default())),
     };
+    entry.opened(&client);
     Ok(Opened { client, wanted, ends, _slot: slot })
 }
 
 /// Passes on a client's request to cancel. As the server itself would, it tells the client nothing but that it was heard.
-async fn cancel(thread: &Thread, settings: &Settings, ends: Option<Ends>, key: &CancelKey) {
+async fn cancel(thread: &Thread, settings: &Settings, ends: Option<Ends>, key: &CancelKey) -> Option<Cause> {
     let listener = &thread.listener;
     let Some(backend) = thread.keys.issuer(key) else {
         tracing::debug!(%listener, "a request to cancel names no connection of this listener");
-        return thread.counters.failed(Cause::Cancel);
+        thread.counters.failed(Cause::Cancel);
+        return Some(Cause::Cancel);
     };
     let preface = settings.tells_ends.map(|version| proxy_protocol::write(version, ends));
     let passed =
         Box::pin(cancel::pass_on(&backend, key, &preface.unwrap_or_default(), settings.connect)).await;
-    if let Err(error) = passed {
-        tracing::debug!(%listener, backend = %backend.address, %error, "a request to cancel could not be passed on");
-        thread.counters.failed(Cause::Cancel);
-    }
     thread.queue.freed();
+    let error = passed.err()?;
+    tracing::debug!(%listener, backend = %backend.address, %error, "a request to cancel could not be passed on");
+    thread.counters.failed(Cause::Cancel);
+    Some(Cause::Cancel)
 }
 
 impl<'a> Session<'a> {
     fn new(
         thread: &'a Thread,
+        entry: &'a Entry<'a>,
         settings: &Settings,
         client: Stream,
         words: &Words,
@@ -156,15 +181,18 @@ impl<'a> Session<'a> {
         let learner = postgres.then(|| Learner::new(&thread.keys, backend, words.asked));
         Self {
             thread,
+            entry,
             client,
             server,
             up: if words.said.is_empty() { Flow::new() } else { Flow::begun(&words.said) },
             down: Flow::new().not_empty().seen_by(learner),
             up_ended: false,
             down_ended: false,
-            idle: settings.idle,
-            alarm: Alarm::after(settings.idle),
+            silence: Silence::new(settings.idle, settings.dead_hosts.after),
+            dead_hosts: settings.dead_hosts,
             since: Instant::now(),
+            going: thread.register(busy.backend()),
+            moves: settings.rebalance.is_some(),
             early: settings.connect,
             busy,
             counted: (0, 0),
@@ -174,28 +202,41 @@ impl<'a> Session<'a> {
     /// Moves bytes until both sides have ended. Gives the client back if the backend has left it before anybody said a word.
     async fn run(mut self) -> Option<Stream> {
         let backend = Arc::clone(self.busy.backend());
-        let going = self.thread.register(&backend);
-        let ended = tokio::select! {
-            biased;
-            ended = poll_fn(|context| self.poll(context)) => ended,
-            () = going.told() => Err(End::For(Cause::BackendDown)),
+        let going = self.going.shared();
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = poll_fn(|context| self.poll(context)) => break ended,
+                cause = going.told() => {
+                    if cause != Cause::Rebalanced || !self.is_full() {
+                        break Err(End::For(cause));
+                    }
+                    self.going.full(true);
+                }
+            }
         };
-        drop(going);
         self.count();
         if self.down.moved() > 0 {
             backend.observe(Outcome::Good, Duration::ZERO);
         } else if matches!(ended, Err(End::Early | End::For(Cause::BackendBroke))) {
             backend.observe(Outcome::Broken, Duration::ZERO);
         }
-        let Self { thread, client, server, busy, .. } = self;
+        let Self { thread, entry, client, server, busy, going, .. } = self;
+        drop(going);
         let kept = match ended {
-            Ok(()) => None,
+            Ok(()) => {
+                entry.ends(None);
+                None
+            }
             Err(End::Early) => Some(client),
             Err(End::For(cause)) => {
+                entry.ends(Some(cause));
                 thread.counters.failed(cause);
-                // Each side learns that this is not the end of the bytes.
-                reset(&client);
-                reset(&server);
+                // Each side learns that this is not the end of the bytes, unless all that there were have come through.
+                if cause != Cause::Rebalanced {
+                    reset(&client);
+                    reset(&server);
+                }
                 None
             }
         };
@@ -236,9 +277,32 @@ impl<'a> Session<'a> {
             return Poll::Ready(Ok(()));
         }
         if self.count() {
-            self.alarm.set_after(self.idle);
+            let now = Instant::now();
+            self.going.used(now);
+            self.silence.broken(now);
         }
-        self.alarm.poll(context).map(|()| Err(End::For(Cause::Idle)))
+        if self.up_ended || self.down_ended {
+            self.going.waits(true);
+        }
+        if self.moves {
+            self.going.full(self.is_full());
+        }
+        loop {
+            match ready!(self.silence.poll(context)) {
+                Silent::TooLong => return Poll::Ready(Err(End::For(Cause::Idle))),
+                // Short connections are spared the calls.
+                Silent::Settled => {
+                    if let Err(error) = self.server.socket().ask_for_host(&self.dead_hosts) {
+                        tracing::debug!(%error, "a backend's host is not looked for");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A side takes nothing more in, and may not have got all of it.
+    fn is_full(&self) -> bool {
+        !(self.client.socket().is_writable() && self.server.socket().is_writable())
     }
 
     /// Nobody has said a word yet, and the connection is new: another backend can serve it as well.
@@ -262,6 +326,8 @@ impl<'a> Session<'a> {
             return false;
         }
         self.busy.backend().detail.moved(moved.0 - before.0, moved.1 - before.1);
+        self.going.waits(moved.0 > before.0);
+        self.entry.moved(moved);
         true
     }
 }

@@ -5,22 +5,33 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use slab::Slab;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{cancel::CancelKeys, queue::Queue, session, settings::Settings};
+use super::{
+    cancel::CancelKeys,
+    going::Going,
+    queue::Queue,
+    rebalance::{self, Order},
+    session,
+    settings::Settings,
+};
 use crate::{
     balance::{Backend, Route},
-    l4::metrics::{Cause, Counters, ThreadCounters},
+    l4::{
+        access::{Access, Facts},
+        metrics::{Cause, Counters, ThreadCounters},
+    },
     net::{Lane, tls::Server},
+    telemetry::journal::Journal,
 };
 
 /// A client that finds no live backend waits this long for one to come back.
@@ -44,7 +55,9 @@ pub(super) struct Share {
     pub(super) counters: Arc<ThreadCounters>,
     pub(super) queue: Arc<Queue>,
     pub(super) keys: Arc<CancelKeys>,
+    pub(super) orders: mpsc::Receiver<Order>,
     pub(super) tls: Tls,
+    pub(super) access: Arc<ArcSwapOption<Access>>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -57,6 +70,9 @@ pub(super) struct Thread {
     route: RefCell<Arc<Route<Counters>>>,
     random: RefCell<fastrand::Rng>,
     tls: Tls,
+    /// None where nothing is logged.
+    access: Arc<ArcSwapOption<Access>>,
+    journal: RefCell<Journal>,
     settings: Arc<ArcSwap<Settings>>,
     /// Told of each route with a live backend.
     revived: Notify,
@@ -65,13 +81,7 @@ pub(super) struct Thread {
     going: RefCell<Slab<Rc<Going>>>,
 }
 
-/// A connection that may be told to end before its sides do.
-struct Going {
-    backend: u64,
-    told: Notify,
-}
-
-/// A connection in the thread's list.
+/// A connection in the thread's list, until this is dropped.
 pub(super) struct Registered<'a> {
     thread: &'a Thread,
     key: usize,
@@ -95,6 +105,8 @@ impl Thread {
             route: RefCell::new(Arc::new(Route::empty())),
             random: RefCell::new(fastrand::Rng::new()),
             tls: share.tls,
+            access: share.access,
+            journal: RefCell::default(),
             settings: share.settings,
             revived: Notify::new(),
             waiting: Cell::new(0),
@@ -106,6 +118,8 @@ impl Thread {
         let mut pulse = pin!(sleep(PULSE));
         let (mut beats, mut came) = (true, false);
         while accepting || !connections.is_empty() {
+            // What ends, and so writes a line, is also joined below.
+            let due = thread.journal.borrow().due();
             tokio::select! {
                 biased;
                 changed = share.route.changed(), if following => match changed {
@@ -118,12 +132,13 @@ impl Thread {
                         break;
                     }
                 }
+                Some(order) = share.orders.recv() => thread.obey(order),
                 accepted = share.lane.queue.recv(), if accepting => match accepted {
                     Some(accepted) => {
                         came = true;
                         if !beats {
                             beats = true;
-                            pulse.as_mut().reset(tokio::time::Instant::now() + PULSE);
+                            pulse.as_mut().reset(Instant::now() + PULSE);
                         }
                         connections.spawn_local(session::serve(Rc::clone(&thread), accepted));
                     }
@@ -131,12 +146,14 @@ impl Thread {
                 },
                 () = &mut pulse, if beats => {
                     beats = std::mem::take(&mut came);
-                    pulse.as_mut().reset(tokio::time::Instant::now() + PULSE);
+                    pulse.as_mut().reset(Instant::now() + PULSE);
                 }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => thread.flush(),
                 Some(_) = connections.join_next() => {}
             }
         }
         connections.shutdown().await;
+        thread.flush();
         drop(share.lane.done);
     }
 
@@ -148,7 +165,7 @@ impl Thread {
                 backend.is_some_and(|backend| !backend.condition().is_usable())
             };
             for (_, going) in self.going.borrow().iter().filter(|(_, going)| down(going.backend)) {
-                going.told.notify_one();
+                going.end(Cause::BackendDown);
             }
         }
         let live = route.is_live();
@@ -179,7 +196,8 @@ impl Thread {
         self.counters.failed(cause);
         let (listener, reason) = (&self.listener, self.route());
         let reason = reason.unavailable.trim_end();
-        tracing::debug!(%listener, %cause, reason, "a client got no backend");
+        let cause = cause.name();
+        tracing::debug!(%listener, cause, reason, "a client got no backend");
     }
 
     pub(super) fn enter(&self) -> Present {
@@ -187,9 +205,29 @@ impl Thread {
         Present { counters: Arc::clone(&self.counters), since: Instant::now() }
     }
 
+    /// Does what the rebalancer asks for.
+    fn obey(&self, order: Order) {
+        let going = self.going.borrow();
+        match order {
+            Order::Survey { from, quiet, reply } => {
+                // Who asked may have stopped waiting.
+                let _ = reply.send(rebalance::survey(
+                    going.iter().map(|(key, going)| (key, &**going)),
+                    &from,
+                    quiet,
+                ));
+            }
+            Order::Close { keys, quiet } => {
+                let now = Instant::now();
+                let quiet = |key: &usize| going.get(*key).filter(|going| going.is_quiet(now, quiet));
+                keys.iter().filter_map(quiet).for_each(|going| going.end(Cause::Rebalanced));
+            }
+        }
+    }
+
     /// For as long as the result lives, the connection can be told to end.
     pub(super) fn register(&self, backend: &Backend<Counters>) -> Registered<'_> {
-        let going = Rc::new(Going { backend: backend.id, told: Notify::new() });
+        let going = Rc::new(Going::at(backend.id));
         let key = self.going.borrow_mut().insert(Rc::clone(&going));
         Registered { thread: self, key, going }
     }
@@ -202,6 +240,20 @@ impl Thread {
         self.tls.load_full()
     }
 
+    pub(super) fn access(&self) -> Option<Arc<Access>> {
+        self.access.load_full()
+    }
+
+    /// Writes the line of a connection.
+    pub(super) fn log(&self, access: &Access, facts: &Facts<'_>) {
+        access.write(&mut self.journal.borrow_mut(), facts);
+    }
+
+    /// Hands over the lines that there are.
+    fn flush(&self) {
+        self.journal.borrow_mut().flush();
+    }
+
     pub(super) fn settings(&self) -> Settings {
         **self.settings.load()
     }
@@ -212,9 +264,23 @@ impl Thread {
 }
 
 impl Registered<'_> {
-    /// Ready when the connection shall end.
-    pub(super) async fn told(&self) {
-        self.going.told.notified().await;
+    pub(super) fn shared(&self) -> Rc<Going> {
+        Rc::clone(&self.going)
+    }
+
+    /// Something has moved.
+    pub(super) fn used(&self, now: Instant) {
+        self.going.used.set(now);
+    }
+
+    /// Whether a side takes nothing more in.
+    pub(super) fn full(&self, full: bool) {
+        self.going.full.set(full);
+    }
+
+    /// Whether the client waits for an answer, as far as one can tell who does not know what is spoken.
+    pub(super) fn waits(&self, waits: bool) {
+        self.going.waits.set(waits);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use crds::{config, units::Address};
 use tokio::{
     sync::{mpsc, watch},
@@ -18,11 +19,19 @@ use super::{
 };
 use crate::{
     balance::{Balancer, SiteInput},
+    l4::Access,
     net::{BindError, Phase, Workers},
 };
 
 /// A session counts as in use for this time after a datagram.
 const IN_USE: Duration = Duration::from_secs(1);
+
+/// What a listener is opened with beside its configuration.
+#[derive(Clone)]
+pub struct UdpParts {
+    pub access: Option<Arc<Access>>,
+    pub backends: SiteInput,
+}
 
 /// An open listener. Dropping it closes it and all its sessions at once; [`UdpListener::drain`] lets them end.
 pub struct UdpListener {
@@ -32,6 +41,7 @@ pub struct UdpListener {
     balancer: Balancer<Counters>,
     metrics: Arc<ListenerMetrics>,
     settings: watch::Sender<Settings>,
+    access: Arc<ArcSwapOption<Access>>,
     /// Ends when all threads have no session left.
     done: mpsc::Receiver<()>,
 }
@@ -40,7 +50,7 @@ impl UdpListener {
     /// Binds and starts to serve. Must be called within the control runtime, which also runs the checks.
     pub fn open(
         config: &config::UdpListener,
-        backends: SiteInput,
+        parts: UdpParts,
         workers: &Workers,
         metrics: &Metrics,
     ) -> Result<Self, BindError> {
@@ -52,7 +62,7 @@ impl UdpListener {
             source,
         })?;
         let address = Address::from(address);
-        let balancer = Balancer::start(&config.name, config.into(), vec![backends]);
+        let balancer = Balancer::start(&config.name, config.into(), vec![parts.backends]);
         let room = Room::new(handles.len());
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),
@@ -62,6 +72,7 @@ impl UdpListener {
         });
         metrics.add(&shown);
         let settings = watch::Sender::new(Settings::from(config));
+        let access = Arc::new(ArcSwapOption::new(parts.access));
         let phase = watch::Sender::new(Phase::Serving);
         let name: Arc<str> = config.name.as_str().into();
         let (sender, done) = mpsc::channel(1);
@@ -72,6 +83,7 @@ impl UdpListener {
                 socket,
                 route: balancer.route(),
                 settings: settings.subscribe(),
+                access: Arc::clone(&access),
                 counters: Arc::clone(&shown.threads[own]),
                 room: Arc::clone(&room),
                 descriptors: workers.descriptors(),
@@ -81,7 +93,7 @@ impl UdpListener {
             worker.run(move || drop(spawn_local(Thread::run(share))));
         }
         tracing::info!(listener = %name, %address, "listening for datagrams");
-        Ok(Self { name, address, phase, balancer, metrics: shown, settings, done })
+        Ok(Self { name, address, phase, balancer, metrics: shown, settings, access, done })
     }
 
     pub fn name(&self) -> &str {
@@ -93,10 +105,11 @@ impl UdpListener {
         &self.address
     }
 
-    /// Other backends, rules or settings; name, address and port stay, and so do the sessions whose backend does.
-    pub fn update(&self, config: &config::UdpListener, backends: SiteInput) {
+    /// Other backends, rules, settings or access log; name, address and port stay, and so do the sessions whose backend does.
+    pub fn update(&self, config: &config::UdpListener, parts: UdpParts) {
+        self.access.store(parts.access);
         self.settings.send_replace(config.into());
-        self.balancer.update(config.into(), vec![backends]);
+        self.balancer.update(config.into(), vec![parts.backends]);
     }
 
     /// True once the backend set has answered.

@@ -15,5 +15,5 @@ mod table;
 mod thread;
 
 pub(super) use families::group;
-pub use listener::UdpListener;
+pub use listener::{UdpListener, UdpParts};
 pub use metrics::Metrics;

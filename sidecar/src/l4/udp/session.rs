@@ -10,10 +10,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::UdpSocket;
+use tokio::{net::UdpSocket, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{metrics::Counters, room::Place, send::Way};
+use super::{
+    metrics::Counters,
+    room::Place,
+    send::{Sent, Way},
+};
 use crate::{
     balance::{Backend, Busy, Outcome},
     net::{Descriptor, datagrams::To},
@@ -36,10 +40,33 @@ pub(super) struct Session {
     pub(super) _descriptor: Descriptor,
 }
 
+/// What a session has come to so far, at all the backends that it had.
+#[derive(Debug, Clone)]
+pub(super) struct Tally {
+    pub(super) since: Instant,
+    /// Backends that were asked.
+    pub(super) tries: Cell<u32>,
+    /// Bytes of the client that went to a backend.
+    pub(super) received: Cell<u64>,
+    /// Bytes of backends.
+    pub(super) sent: Cell<u64>,
+}
+
+impl Tally {
+    pub(super) fn begin() -> Self {
+        Self { since: Instant::now(), tries: Cell::new(0), received: Cell::new(0), sent: Cell::new(0) }
+    }
+
+    pub(super) fn tried(&self) {
+        self.tries.set(self.tries.get() + 1);
+    }
+}
+
 /// A socket to a backend.
 pub(super) struct Line {
     pub(super) socket: UdpSocket,
     pub(super) client: Client,
+    pub(super) tally: Tally,
     peer: SocketAddr,
     busy: Busy<Counters>,
     /// The backend has refused, and not answered since.
@@ -59,11 +86,13 @@ impl Line {
         client: Client,
         busy: Busy<Counters>,
         route: u64,
+        tally: Tally,
     ) -> Rc<Self> {
         busy.backend().detail.opened();
         Rc::new(Self {
             socket,
             client,
+            tally,
             peer,
             busy,
             broken: Cell::new(false),
@@ -100,11 +129,18 @@ impl Line {
         unreachable(self.backend());
     }
 
+    /// This went to the backend.
+    pub(super) fn sent(&self, sent: &Sent) {
+        self.backend().detail.sent(sent);
+        self.tally.received.set(self.tally.received.get() + sent.bytes);
+    }
+
     /// The backend has answered.
     pub(super) fn answered(&self, datagrams: u64, bytes: u64) {
         self.broken.set(false);
         let backend = self.backend();
         backend.detail.received(datagrams, bytes);
+        self.tally.sent.set(self.tally.sent.get() + bytes);
         backend.observe(Outcome::Good, Duration::ZERO);
     }
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use tokio::{
     io::Interest,
     net::UdpSocket,
@@ -26,17 +27,19 @@ use super::{
     metrics::{Cause, Counters, ThreadCounters},
     room::{Entry, Room},
     send::{self, Cursor, Piece, Sent, Way},
-    session::{self, Client, Line, Session},
+    session::{self, Client, Line, Session, Tally},
     settings::Settings,
     sockets,
     table::Table,
 };
 use crate::{
     balance::{Picked, Route, Wish, hash},
+    l4::access::{Access, Facts, Kind},
     net::{
         Descriptors, Phase,
         datagrams::{BATCH, Batch, To},
     },
+    telemetry::journal::Journal,
 };
 
 /// Backends that one batch of a client's datagrams is tried with.
@@ -61,6 +64,7 @@ pub(super) struct Share {
     pub(super) socket: std::net::UdpSocket,
     pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
     pub(super) settings: watch::Receiver<Settings>,
+    pub(super) access: Arc<ArcSwapOption<Access>>,
     pub(super) counters: Arc<ThreadCounters>,
     pub(super) room: Arc<Room>,
     pub(super) descriptors: Descriptors,
@@ -78,13 +82,16 @@ pub(super) struct Thread {
     /// Counts the routes.
     routes: Cell<u64>,
     settings: Cell<Settings>,
+    /// None where nothing is logged.
+    access: Arc<ArcSwapOption<Access>>,
+    journal: RefCell<Journal>,
     counters: Arc<ThreadCounters>,
     room: Arc<Room>,
     descriptors: Descriptors,
     sessions: RefCell<Table<Client, Session>>,
     draining: Cell<bool>,
     random: RefCell<fastrand::Rng>,
-    /// Told when there is a session again.
+    /// Told when there is a session again, or a line to be written later.
     awake: Notify,
     /// Whether a session has ended in this batch because the kernel had no socket left.
     relieved: Cell<bool>,
@@ -108,6 +115,8 @@ impl Thread {
             route: RefCell::new(share.route.borrow_and_update().clone()),
             routes: Cell::new(0),
             settings: Cell::new(*share.settings.borrow_and_update()),
+            access: share.access,
+            journal: RefCell::default(),
             counters: share.counters,
             room: Arc::clone(&share.room),
             descriptors: share.descriptors,
@@ -122,6 +131,7 @@ impl Thread {
         let mut following = true;
         while !thread.draining.get() || !thread.sessions.borrow().is_empty() {
             let end = thread.next_end();
+            let due = thread.journal.borrow().due();
             tokio::select! {
                 biased;
                 changed = share.phase.changed() => match changed {
@@ -135,6 +145,7 @@ impl Thread {
                 Ok(()) = share.settings.changed() => thread.change(*share.settings.borrow_and_update()),
                 () = share.room.told(thread.own) => thread.make_room(),
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => thread.flush(),
                 () = thread.awake.notified() => {}
             }
             thread.end_silent(Instant::now());
@@ -142,7 +153,8 @@ impl Thread {
         intake.abort();
         // However it ends, its part of the socket is given back.
         let _ = intake.await;
-        *thread.sessions.borrow_mut() = Table::default();
+        while thread.end_most_silent(Some("CutOff")) {}
+        thread.flush();
         thread.publish(None);
         drop(thread);
         drop(share.done);
@@ -176,14 +188,63 @@ impl Thread {
 
     fn end_silent(&self, now: Instant) {
         let timeout = self.timeout();
-        let mut sessions = self.sessions.borrow_mut();
-        while let Some((place, used)) = sessions.most_silent()
-            && now.saturating_duration_since(used) >= timeout
-        {
-            sessions.remove(place);
+        let silent = || self.sessions.borrow().most_silent();
+        while silent().is_some_and(|(_, used)| now.saturating_duration_since(used) >= timeout) {
+            self.end_most_silent(None);
         }
-        drop(sessions);
         self.publish(None);
+    }
+
+    /// False if there is none.
+    fn end_most_silent(&self, cause: Option<&str>) -> bool {
+        let mut sessions = self.sessions.borrow_mut();
+        let ended = sessions.most_silent().and_then(|(place, _)| sessions.remove(place));
+        drop(sessions);
+        if let Some(session) = &ended {
+            self.log(&session.line, cause);
+        }
+        ended.is_some()
+    }
+
+    /// Writes the line of a session that has ended, if it is wanted.
+    fn log(&self, line: &Line, cause: Option<&str>) {
+        let access = self.access.load();
+        let Some(access) =
+            access.as_ref().filter(|access| access.wants(cause.is_some(), |below| self.random(below)))
+        else {
+            return;
+        };
+        let (tally, backend) = (&line.tally, line.backend());
+        let mut journal = self.journal.borrow_mut();
+        if journal.due().is_none() {
+            self.awake.notify_one();
+        }
+        access.write(
+            &mut journal,
+            &Facts {
+                kind: Kind::Session,
+                listener: &self.listener,
+                client: Some(line.client.address),
+                host: None,
+                received: tally.received.get(),
+                sent: tally.sent.get(),
+                duration: tally.since.elapsed(),
+                connect: None,
+                site: Some(&backend.site),
+                backend: Some(&backend.address),
+                tries: tally.tries.get(),
+                cause,
+            },
+        );
+    }
+
+    /// Hands over the lines that there are.
+    fn flush(&self) {
+        self.journal.borrow_mut().flush();
+    }
+
+    fn random(&self, below: usize) -> usize {
+        self.random.borrow_mut().usize(..below)
     }
 
     fn publish(&self, latest: Option<Instant>) {
@@ -248,7 +309,7 @@ impl Thread {
             };
             let mut sent = Sent::default();
             let result = send::send(&line.there(), pieces, &mut at, &mut sent);
-            line.backend().detail.sent(&sent);
+            line.sent(&sent);
             self.counters.not_sent(&sent);
             match result {
                 Ok(()) => return,
@@ -282,7 +343,11 @@ impl Thread {
                 Ok(Rc::clone(&session.line))
             }
             Err(cause) => {
-                sessions.remove(place);
+                let session = sessions.remove(place);
+                drop(sessions);
+                if let Some(session) = session {
+                    self.log(&session.line, Some(&cause.to_string()));
+                }
                 Err(cause)
             }
         }
@@ -340,9 +405,9 @@ impl Thread {
         let route = self.route.borrow().clone();
         let wish = wish(&route, client);
         let mut asked: Vec<u64> = before.iter().map(|line| line.backend().id).collect();
+        let tally = before.map_or_else(Tally::begin, |line| line.tally.clone());
         for _ in 0..TRIES {
-            let random = |below: usize| self.random.borrow_mut().usize(..below);
-            let index = match route.pick(&wish, |id| asked.contains(&id), random) {
+            let index = match route.pick(&wish, |id| asked.contains(&id), |below| self.random(below)) {
                 Picked::Backend(index) => index,
                 Picked::Full | Picked::None => {
                     let only = before.is_some_and(|line| route.keeps(line.backend()));
@@ -351,8 +416,11 @@ impl Thread {
             };
             let Some(busy) = route.occupy(index) else { continue };
             let Some(peer) = busy.backend().address.ip() else { return Err(Cause::NoBackend) };
+            tally.tried();
             match sockets::connect(peer).and_then(UdpSocket::from_std) {
-                Ok(socket) => return Ok(Some(Line::new(socket, peer, client, busy, self.routes.get()))),
+                Ok(socket) => {
+                    return Ok(Some(Line::new(socket, peer, client, busy, self.routes.get(), tally)));
+                }
                 Err(error) if is_shortage(&error) => return Err(self.complain(&error.to_string())),
                 Err(error) => {
                     let (listener, backend) = (&self.listener, &busy.backend().address);
@@ -367,14 +435,12 @@ impl Thread {
 
     /// Ends the most silent session. False without one.
     fn evict(&self) -> bool {
-        let mut sessions = self.sessions.borrow_mut();
-        let evicted = sessions.most_silent().and_then(|(place, _)| sessions.remove(place));
-        drop(sessions);
-        if evicted.is_some() {
+        let evicted = self.end_most_silent(Some("Evicted"));
+        if evicted {
             self.counters.evicted();
             self.publish(None);
         }
-        evicted.is_some()
+        evicted
     }
 
     fn complain(&self, error: &str) -> Cause {

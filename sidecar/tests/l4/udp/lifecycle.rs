@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 use serde_json::json;
 use sidecar::{
     balance::SiteInput,
-    l4::{UdpListener, UdpMetrics},
+    l4::{UdpListener, UdpMetrics, UdpParts},
     net::Workers,
 };
 use tokio::sync::watch;
@@ -244,9 +244,11 @@ async fn an_address_in_use_names_the_listener_and_the_remedy() {
     let config = serde_json::from_value(config).unwrap();
     let workers = Workers::start(2).unwrap();
     let sets = watch::Sender::default();
-    let input = SiteInput { name: "all".to_owned(), backends: sets.subscribe(), tls: None, protocol: None };
+    let backends =
+        SiteInput { name: "all".to_owned(), backends: sets.subscribe(), tls: None, protocol: None };
+    let parts = UdpParts { access: None, backends };
     let metrics = UdpMetrics::register(&mut Registry::default());
-    let error = UdpListener::open(&config, input, &workers, &metrics).err().unwrap().to_string();
+    let error = UdpListener::open(&config, parts, &workers, &metrics).err().unwrap().to_string();
     assert!(error.starts_with(&format!("listener dns cannot listen on 127.0.0.1:{port}:")), "{error}");
     assert!(error.ends_with("choose another port, or stop what uses it"), "{error}");
 }

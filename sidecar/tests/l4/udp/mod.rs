@@ -1,5 +1,6 @@
 //! UDP listeners.
 
+mod access;
 mod lifecycle;
 mod passing;
 mod support;

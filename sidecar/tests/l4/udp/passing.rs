@@ -166,3 +166,32 @@ async fn clients_of_one_address_have_one_backend_by_source_hash() {
         assert_eq!(sidecar.client().await.ask("").await, first);
     }
 }
+
+/// SideLB waited for each answer before it went on to the next client.
+#[tokio::test]
+async fn a_client_whose_answer_does_not_come_delays_no_other() {
+    let answers = |datagram: &[u8]| if datagram == b"wait" { Vec::new() } else { vec![datagram.to_vec()] };
+    let backend = Backend::at("127.0.0.1", answers).await;
+    let sidecar = Udp::start(&[backend.address]);
+    let waiting = sidecar.client().await;
+    for round in 0..50 {
+        waiting.send("wait").await;
+        let text = round.to_string();
+        assert_eq!(sidecar.client().await.ask(&text).await, text);
+    }
+    assert!(waiting.is_silent());
+}
+
+/// SideLB's checks were datagrams, which applications took for questions.
+#[tokio::test]
+async fn a_backend_gets_the_datagrams_of_clients_and_no_others() {
+    let backend = Backend::named("a").await;
+    let checked = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let health = json!({"port": checked.local_addr().unwrap().port(), "interval": "50ms"});
+    let sidecar = Udp::with_config(json!({"health": health}), &[backend.address]);
+    for _ in 0..3 {
+        in_time("a check", checked.accept()).await.unwrap();
+    }
+    assert_eq!(sidecar.client().await.ask("1").await, "a 1");
+    assert_eq!(backend.sources().len(), 1);
+}

@@ -11,17 +11,21 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
-    l4::{UdpListener, UdpMetrics},
+    l4::{Access, UdpListener, UdpMetrics, UdpParts},
     net::Workers,
+    telemetry::lines::Lines,
 };
 use tokio::{net::UdpSocket, sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::in_time;
+use crate::support::{Output, in_time};
 
 /// A UDP listener on a free port, with two threads.
 pub(crate) struct Udp {
     pub(crate) listener: UdpListener,
+    /// Where the access log goes.
+    pub(crate) output: Output,
+    lines: Lines,
     sets: watch::Sender<Arc<BackendSet>>,
     registry: Registry,
     workers: Workers,
@@ -51,8 +55,12 @@ impl Udp {
         let mut registry = Registry::default();
         let metrics = UdpMetrics::register(&mut registry);
         let sets = watch::Sender::new(set(backends));
-        let listener = UdpListener::open(&config(fields), input(&sets), &workers, &metrics).unwrap();
-        Self { listener, sets, registry, workers }
+        let output = Output::default();
+        let lines = Lines::start(output.clone(), &mut registry).unwrap();
+        let config = config(fields);
+        let parts = parts(&config, &sets, &lines);
+        let listener = UdpListener::open(&config, parts, &workers, &metrics).unwrap();
+        Self { listener, output, lines, sets, registry, workers }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -66,7 +74,8 @@ impl Udp {
 
     /// The same backends under another configuration.
     pub(crate) fn update(&self, fields: Value) {
-        self.listener.update(&config(fields), input(&self.sets));
+        let config = config(fields);
+        self.listener.update(&config, parts(&config, &self.sets, &self.lines));
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -96,8 +105,11 @@ impl Udp {
     }
 }
 
-fn input(sets: &watch::Sender<Arc<BackendSet>>) -> SiteInput {
-    SiteInput { name: "all".to_owned(), backends: sets.subscribe(), tls: None, protocol: None }
+fn parts(config: &Config, sets: &watch::Sender<Arc<BackendSet>>, lines: &Lines) -> UdpParts {
+    let backends =
+        SiteInput { name: "all".to_owned(), backends: sets.subscribe(), tls: None, protocol: None };
+    let access = config.access_log.as_ref().map(|log| Arc::new(Access::new(log, lines)));
+    UdpParts { access, backends }
 }
 
 /// A server that answers each datagram with some of its own.
