@@ -12,7 +12,9 @@ use std::{
 
 use crds::{
     config::{AddressFamily, ProxyVersion, ServiceBackend, Transport},
-    units::{Address, AddressPattern, DnsName, Duration, HttpUrl, ListenAddress, Quantity, StatusRange},
+    units::{
+        Address, AddressPattern, DnsName, Duration, HexBytes, HttpUrl, ListenAddress, Quantity, StatusRange,
+    },
 };
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 use tokio::{
@@ -31,6 +33,7 @@ use crate::{
         postgres::fuzzing as postgres,
         proxy_protocol::{self, Ends},
     },
+    probe::fuzzing as probe,
     telemetry::spans,
     top::fuzzing as top,
 };
@@ -38,7 +41,7 @@ use crate::{
 /// A name, which is that of a folder in the corpus, and what is done with each input.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 25] = [
     ("api-keys", http::api_keys),
     ("chunks", http::chunks),
     ("command-line", command::command_line),
@@ -50,10 +53,12 @@ pub const TARGETS: [Target; 23] = [
     ("h2-request", http::h2_request),
     ("headers-file", headers_file),
     ("key-set", http::key_set),
+    ("postgres-answer", probe::postgres_answer),
     ("postgres-client", postgres::client),
     ("postgres-server", postgres::server),
     ("proxy-protocol", proxy_protocol),
     ("redaction", http::redaction),
+    ("redis-answer", probe::redis_answer),
     ("request-head", http::request_head),
     ("requests", http::requests),
     ("response-head", http::response_head),
@@ -84,6 +89,7 @@ fn units(bytes: &[u8]) {
     stays::<AddressPattern>(text);
     stays::<DnsName>(text);
     stays::<Duration>(text);
+    stays::<HexBytes>(text);
     stays::<HttpUrl>(text);
     stays::<ListenAddress>(text);
     stays::<Quantity>(text);

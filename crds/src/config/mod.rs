@@ -48,7 +48,10 @@ pub use observe::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-pub use server_check::{HttpCheck, ServerCheck};
+pub(crate) use server_check::default_postgres_user;
+pub use server_check::{
+    HttpCheck, PostgresCheck, PostgresRole, RedisCheck, RedisRole, SERVER_NAME_PATTERN, ServerCheck, UdpCheck,
+};
 pub use sidekick::{DownAnswer, SidekickPaths};
 pub use timeouts::Timeouts;
 pub use tls::{

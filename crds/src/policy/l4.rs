@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    BackendReference, TcpBackendTlsSpec, TcpListenerTlsSpec,
+    BackendReference, ServerCheckSpec, TcpBackendTlsSpec, TcpListenerTlsSpec,
     http::{NAME_PATTERN, default_address, listen_address},
 };
 use crate::{
     config::{
         ConnectionLog, KeepAlive, L4Balance, MAX_SESSIONS, OnBackendDown, OutlierDetection, ProxyProtocol,
-        Rebalance, ServerCheck, TcpBackendLimits, TcpProtocol, TcpTimeouts, TrafficDistribution,
+        Rebalance, TcpBackendLimits, TcpProtocol, TcpTimeouts, TrafficDistribution,
     },
     schema,
     units::{Duration, ListenAddress},
@@ -31,6 +31,9 @@ use crate::{
 }), json!({
     "rule": "!has(self.rebalance) || self.balance != 'SourceHash'",
     "message": "with balance SourceHash a client comes back to the same backend: remove rebalance",
+}), json!({
+    "rule": "!has(self.health.udp)",
+    "message": "checks by health.udp are for udp listeners: ask by http, postgres or redis, or by a connect",
 })]))]
 pub struct TcpListenerSpec {
     /// Names the listener in logs, metrics and errors.
@@ -90,7 +93,7 @@ pub struct TcpListenerSpec {
 
     /// Active checks of every backend. Without it, a connect every 5 s, within TLS where the backends are met so.
     #[serde(default)]
-    pub health: ServerCheck,
+    pub health: ServerCheckSpec,
 
     /// Passive checks: a backend that cannot be connected to, or that breaks connections off before its first byte, several
     /// times in a row while others do well, is taken out for a while.
@@ -138,6 +141,10 @@ pub struct TcpListenerSpec {
 /// A local address whose datagrams go to the backends, and whose answers come back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "!has(self.health) || !(has(self.health.postgres) || has(self.health.redis))",
+    "message": "checks by health.postgres and health.redis are for tcp listeners: ask by udp or http, or by a connect",
+})]))]
 pub struct UdpListenerSpec {
     /// Names the listener in logs, metrics and errors.
     #[schemars(length(min = 1, max = 63), regex(pattern = NAME_PATTERN))]
@@ -165,10 +172,10 @@ pub struct UdpListenerSpec {
     #[serde(default)]
     pub traffic_distribution: TrafficDistribution,
 
-    /// Active checks of every backend, by TCP or HTTP at `port`. Without it there are none: UDP itself does not tell whether
-    /// anybody listens.
+    /// Active checks of every backend, by a datagram, or by TCP or HTTP at `port`. Without it there are none: UDP itself does
+    /// not tell whether anybody listens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health: Option<ServerCheck>,
+    pub health: Option<ServerCheckSpec>,
 
     /// A client's datagrams go to one backend until nothing has come or gone for this time.
     #[serde(default = "crate::config::default_session_timeout")]

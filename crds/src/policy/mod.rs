@@ -9,6 +9,7 @@ mod jwt;
 mod l4;
 mod observe;
 mod secrets;
+mod server_check;
 mod status;
 mod tls;
 
@@ -24,6 +25,7 @@ use schemars::JsonSchema;
 pub use secrets::SecretKeys;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+pub use server_check::{PasswordSecret, PostgresCheckSpec, RedisCheckSpec, ServerCheckSpec};
 pub use status::{PodCounts, SidecarPolicyStatus, conditions};
 pub use tls::{
     ClientCaSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SiteTlsSpec, TLS_CERTIFICATE,

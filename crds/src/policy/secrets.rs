@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    AuthenticationSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, SidecarPolicySpec, SiteTlsSpec,
-    TraceExportSpec,
+    AuthenticationSpec, ListenerTlsSpec, SecretKeyReference, SecretReference, ServerCheckSpec,
+    SidecarPolicySpec, SiteTlsSpec, TraceExportSpec,
     tls::{TLS_CERTIFICATE, TLS_KEY},
 };
 
@@ -36,6 +36,10 @@ impl SidecarPolicySpec {
             if let Some(tls) = &listener.backend_tls {
                 add_tls(&mut keys, &tls.settings);
             }
+            add_check(&mut keys, &listener.health);
+        }
+        for check in self.udp.iter().filter_map(|listener| listener.health.as_ref()) {
+            add_check(&mut keys, check);
         }
         keys
     }
@@ -64,6 +68,17 @@ fn add_export<'a>(keys: &mut SecretKeys<'a>, export: &'a TraceExportSpec) {
         keys.entry(&secret.name).or_default().insert(&secret.key);
     }
     if let Some(tls) = &export.tls {
+        add_tls(keys, tls);
+    }
+}
+
+fn add_check<'a>(keys: &mut SecretKeys<'a>, check: &'a ServerCheckSpec) {
+    let postgres = check.postgres.as_ref().and_then(|postgres| postgres.password_secret.as_ref());
+    let redis = check.redis.as_ref().and_then(|redis| redis.password_secret.as_ref());
+    for secret in postgres.into_iter().chain(redis) {
+        keys.entry(&secret.name).or_default().insert(&secret.key);
+    }
+    if let Some(tls) = &check.tls {
         add_tls(keys, tls);
     }
 }
@@ -105,6 +120,13 @@ mod tests {
         }], "tcp": [{
             "name": "b", "port": 5432, "backends": [{"addresses": ["10.0.0.1:80"]}],
             "tls": {"certificateSecret": {"name": "db"}}, "backendTls": {"caSecret": {"name": "db-ca"}},
+            "health": {"postgres": {"passwordSecret": {"name": "monitor"}}, "tls": {"caSecret": {"name": "check-ca"}}},
+        }, {
+            "name": "c", "port": 6379, "backends": [{"addresses": ["10.0.0.1:80"]}],
+            "health": {"redis": {"passwordSecret": {"name": "monitor", "key": "redis"}}},
+        }], "udp": [{
+            "name": "d", "port": 53, "backends": [{"addresses": ["10.0.0.1:80"]}],
+            "health": {"http": {"path": "/"}, "tls": {"caSecret": {"name": "names-ca"}}},
         }]}))
         .unwrap();
         let found: Vec<_> = spec
@@ -114,11 +136,15 @@ mod tests {
             .collect();
         let expected = [
             "ca/ca.crt",
+            "check-ca/ca.crt",
             "clients/keys",
             "db/tls.crt",
             "db/tls.key",
             "db-ca/ca.crt",
             "login/set",
+            "monitor/password",
+            "monitor/redis",
+            "names-ca/ca.crt",
             "otlp/headers",
             "people/ca.crt",
             "site/ca.crt",

@@ -113,6 +113,62 @@ async fn every_mistake_in_a_listener_of_bytes_or_datagrams_is_refused_at_apply_w
         ),
         ("no tries", tcp(&format!("connectTries: 0, {BACKENDS}")), "spec.tcp[0].connectTries"),
         ("a check without a path", tcp(&format!("health: {{http: {{}}}}, {BACKENDS}")), "health.http.path"),
+        (
+            "two ways to ask",
+            tcp(&format!("health: {{postgres: {{}}, redis: {{}}}}, {BACKENDS}")),
+            "keep one of http, postgres, redis and udp",
+        ),
+        (
+            "datagrams of TCP",
+            tcp(&format!("health: {{udp: {{send: a}}}}, {BACKENDS}")),
+            "are for udp listeners",
+        ),
+        (
+            "PostgreSQL by UDP",
+            udp(&format!("health: {{postgres: {{}}}}, {BACKENDS}")),
+            "are for tcp listeners",
+        ),
+        (
+            "datagrams within TLS",
+            udp(&format!("health: {{udp: {{send: a}}, tls: {{}}}}, {BACKENDS}")),
+            "go within no TLS",
+        ),
+        (
+            "nothing to send",
+            udp(&format!("health: {{udp: {{}}}}, {BACKENDS}")),
+            "as text in send, or as bytes",
+        ),
+        (
+            "two answers",
+            udp(&format!("health: {{udp: {{send: a, expect: b, expectHex: '00'}}}}, {BACKENDS}")),
+            "as text in expect, or as bytes",
+        ),
+        ("half a byte", udp(&format!("health: {{udp: {{sendHex: '0'}}}}, {BACKENDS}")), "health.udp.sendHex"),
+        (
+            "a role of Redis",
+            tcp(&format!("health: {{postgres: {{role: Master}}}}, {BACKENDS}")),
+            "health.postgres.role",
+        ),
+        (
+            "a role of PostgreSQL",
+            tcp(&format!("health: {{redis: {{role: Primary}}}}, {BACKENDS}")),
+            "health.redis.role",
+        ),
+        (
+            "a user without a password",
+            tcp(&format!("health: {{redis: {{user: a}}}}, {BACKENDS}")),
+            "add passwordSecret",
+        ),
+        (
+            "a name with a line break",
+            tcp(&format!("health: {{postgres: {{user: \"a\\nb\"}}}}, {BACKENDS}")),
+            "health.postgres.user",
+        ),
+        (
+            "a password",
+            tcp(&format!("health: {{redis: {{password: a}}}}, {BACKENDS}")),
+            "health.redis.password",
+        ),
         ("unknown version", tcp(&format!("proxyProtocol: {{send: V3}}, {BACKENDS}")), "proxyProtocol.send"),
         ("a name without a port", dns("groupBy: ReverseName"), "port is that of every address"),
         ("SRV with a port", dns("record: Srv, port: 5432"), "port is that of every address"),
@@ -134,8 +190,8 @@ async fn the_same_port_of_tcp_and_udp_is_two_ports_and_defaults_are_filled_in() 
     let server = ApiServer::shared().await;
     let namespace = server.namespace("accepted-l4").await?;
     let text = policy(
-        "  tcp: [{name: names-tcp, port: 53, backends: [{dns: {host: _dns._tcp.example.com, record: Srv}}]}]\n  udp: [{name: names, port: 53, \
-         backends: [{addresses: ['10.0.0.{1...2}:53']}]}]\n",
+        "  tcp: [{name: names-tcp, port: 53, health: {postgres: {passwordSecret: {name: a}}}, backends: [{dns: {host: _dns._tcp.example.com, record: Srv}}]}]\n  udp: [{name: names, port: 53, \
+         health: {udp: {send: a}}, backends: [{addresses: ['10.0.0.{1...2}:53']}]}]\n",
     );
     let output = apply(&namespace, &text).await?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -148,6 +204,9 @@ async fn the_same_port_of_tcp_and_udp_is_two_ports_and_defaults_are_filled_in() 
         ("/tcp/0/timeouts/idle", "1h"),
         ("/tcp/0/keepAlive/after", "30s"),
         ("/tcp/0/health/interval", "5s"),
+        ("/tcp/0/health/postgres/user", "sidecar"),
+        ("/tcp/0/health/postgres/passwordSecret/key", "password"),
+        ("/udp/0/health/timeout", "2s"),
         ("/tcp/0/backendLimits/queueTimeout", "5s"),
         ("/udp/0/sessionTimeout", "1m"),
     ] {

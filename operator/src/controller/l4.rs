@@ -5,7 +5,7 @@ use crds::{
     policy::{TcpListenerSpec, UdpListenerSpec},
 };
 
-use super::{resolve::Resolver, tls};
+use super::{checks, resolve::Resolver, tls};
 
 impl Resolver<'_> {
     pub(super) fn tcp(&mut self, listener: &TcpListenerSpec) -> TcpListener {
@@ -24,7 +24,7 @@ impl Resolver<'_> {
             balance: listener.balance,
             slow_start: listener.slow_start,
             traffic_distribution: listener.traffic_distribution,
-            health: listener.health.clone(),
+            health: checks::server(&listener.health),
             outlier_detection: listener.outlier_detection.clone(),
             backend_limits: listener.backend_limits.clone(),
             timeouts: listener.timeouts.clone(),
@@ -46,7 +46,7 @@ impl Resolver<'_> {
             backends: backends.collect(),
             balance: listener.balance,
             traffic_distribution: listener.traffic_distribution,
-            health: listener.health.clone(),
+            health: listener.health.as_ref().map(checks::server),
             session_timeout: listener.session_timeout,
             max_sessions: listener.max_sessions,
             access_log: listener.access_log.clone(),

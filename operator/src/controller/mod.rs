@@ -30,6 +30,7 @@
 
 mod apply;
 mod cache;
+mod checks;
 mod conditions;
 mod counts;
 mod facts;

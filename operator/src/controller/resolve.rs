@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((&good.name, &good.address, good.port), (&wanted.name, &wanted.address, 5353));
         assert_eq!((good.balance, good.traffic_distribution), (wanted.balance, wanted.traffic_distribution));
         assert_eq!((good.session_timeout, good.max_sessions), (wanted.session_timeout, wanted.max_sessions));
-        assert_eq!(good.health, wanted.health);
+        assert_eq!(good.health, wanted.health.as_ref().map(super::super::checks::server));
         let [problem] = &resolution.problems[..] else { panic!("{:?}", resolution.problems) };
         assert!(problem.message.contains("has no UDP port dns-tcp; it has 53 (dns)"), "{}", problem.message);
         assert!(matches!(bad.backends[0].source(), Some(BackendSource::Unresolved(_))));

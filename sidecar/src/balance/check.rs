@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use crds::config::{HealthCheck, HttpCheck, ServerCheck};
+use crds::config::{HealthCheck, ServerCheck};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -12,7 +12,10 @@ use super::{
     Backend, Condition,
     health::{Cause, Health, Thresholds},
 };
-use crate::probe::{Failure, Get, Probe};
+use crate::{
+    net::tls::Client,
+    probe::{Datagram, Failure, Get, Postgres, Probe, Redis},
+};
 
 /// Shortest time between two checks, however often the data path asks.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -33,6 +36,10 @@ pub(super) struct Report {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Schedule {
     pub(super) probe: Probe,
+    /// Checks go within this TLS, whatever connections go in.
+    pub(super) tls: Option<Arc<Client>>,
+    /// Bytes in front of the connection.
+    pub(super) preface: Vec<u8>,
     /// Instead of the backend's own.
     pub(super) port: Option<u16>,
     interval: Duration,
@@ -44,15 +51,22 @@ pub(super) struct Schedule {
     optimistic: bool,
 }
 
-impl From<&ServerCheck> for Schedule {
-    fn from(check: &ServerCheck) -> Self {
-        let get = |http: &HttpCheck| Get {
-            path: http.path.clone(),
-            host: http.host.clone(),
-            expected: http.expected_statuses.clone(),
-        };
+/// What the checks of a TCP or UDP listener need beside its [`ServerCheck`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Means {
+    /// Instead of that which the backends are met in.
+    pub(super) tls: Option<Arc<Client>>,
+    /// Bytes in front of each connection, at the backends' own port.
+    pub(super) preface: Vec<u8>,
+}
+
+impl Schedule {
+    pub(super) fn of_server(check: &ServerCheck, means: Means) -> Self {
         Self {
-            probe: check.http.as_ref().map_or(Probe::Tcp, |http| Probe::Http(get(http))),
+            probe: probe(check),
+            tls: means.tls,
+            // What listens at another port is not what connections go to.
+            preface: if check.port.is_none() { means.preface } else { Vec::new() },
             port: check.port,
             interval: check.interval.as_std().max(SHORTEST),
             jitter: check.jitter_percent.min(100),
@@ -64,9 +78,7 @@ impl From<&ServerCheck> for Schedule {
             optimistic: false,
         }
     }
-}
 
-impl Schedule {
     pub(super) fn new(check: &HealthCheck, last_site: bool) -> Self {
         let path = check.last_site_path.as_ref().filter(|_| last_site).or(check.path.as_ref());
         let get = |path: &String| Get {
@@ -76,6 +88,8 @@ impl Schedule {
         };
         Self {
             probe: path.map_or(Probe::Tcp, |path| Probe::Http(get(path))),
+            tls: None,
+            preface: Vec::new(),
             port: check.port,
             interval: check.interval.as_std().max(SHORTEST),
             jitter: check.jitter_percent.min(100),
@@ -85,6 +99,29 @@ impl Schedule {
                 unhealthy: check.unhealthy_threshold.max(1),
             },
             optimistic: check.optimistic,
+        }
+    }
+
+    /// Whether servers are told apart by their role.
+    pub(super) fn asks_for_role(&self) -> bool {
+        match &self.probe {
+            Probe::Postgres(postgres) => postgres.role.is_some(),
+            Probe::Redis(redis) => redis.role.is_some(),
+            Probe::Tcp | Probe::Http(_) | Probe::Udp(_) => false,
+        }
+    }
+
+    fn cause(&self, failure: &Failure, before: Condition) -> Cause {
+        match failure {
+            Failure::Refused | Failure::NoSocket => Cause::Refused,
+            Failure::Role { .. } => Cause::OtherRole,
+            // The last that was heard of its role was not that it is the right one.
+            _ if self.asks_for_role()
+                && !matches!(before, Condition::Up | Condition::Down(Cause::Failed)) =>
+            {
+                Cause::OtherRole
+            }
+            _ => Cause::Failed,
         }
     }
 
@@ -102,6 +139,34 @@ impl Schedule {
     }
 }
 
+/// The one way in which a check asks; the configuration has no more than one.
+fn probe(check: &ServerCheck) -> Probe {
+    if let Some(http) = &check.http {
+        let expected = http.expected_statuses.clone();
+        return Probe::Http(Get { path: http.path.clone(), host: http.host.clone(), expected });
+    }
+    if let Some(postgres) = &check.postgres {
+        return Probe::Postgres(Postgres {
+            user: postgres.user.clone(),
+            database: postgres.database.clone(),
+            password_file: postgres.password_file.clone(),
+            role: postgres.role,
+        });
+    }
+    if let Some(redis) = &check.redis {
+        return Probe::Redis(Redis {
+            user: redis.user.clone(),
+            password_file: redis.password_file.clone(),
+            role: redis.role,
+        });
+    }
+    let datagram = check
+        .udp
+        .as_ref()
+        .and_then(|udp| Some(Datagram { question: udp.question()?.to_vec(), answer: udp.answer().to_vec() }));
+    datagram.map_or(Probe::Tcp, Probe::Udp)
+}
+
 /// Checks until it is dropped, or nobody reads the reports. `health` comes from earlier checks of the same backend.
 pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
     backend: Arc<Backend<D>>,
@@ -114,8 +179,10 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
     loop {
         let started = Instant::now();
         let outcome = check().await;
-        let cause = outcome.as_ref().copied().map_err(cause);
-        health.checked(cause, backend.is_suspect(), schedule.thresholds);
+        let cause = outcome.as_ref().copied().map_err(|failure| schedule.cause(failure, health.condition()));
+        // Who tells that it has another role needs no confirmation.
+        let sure = backend.is_suspect() || cause == Err(Cause::OtherRole);
+        health.checked(cause, sure, schedule.thresholds);
         if outcome.is_ok() {
             backend.trust();
         }
@@ -134,13 +201,6 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
             () = sleep_until(next.unwrap_or(started)), if next.is_some() => {}
             () = backend.check_wanted() => sleep_until(started + SHORTEST).await,
         }
-    }
-}
-
-fn cause(failure: &Failure) -> Cause {
-    match failure {
-        Failure::Refused | Failure::NoSocket => Cause::Refused,
-        _ => Cause::Failed,
     }
 }
 
@@ -216,6 +276,112 @@ mod tests {
         assert_eq!(seen[0], (Condition::Down(Cause::Refused), Duration::ZERO));
         assert_eq!(seen[1].0, Condition::Up);
         assert!(seen[1].1 <= REFUSED * 3 * 11 / 10, "{seen:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_backend_is_out_after_interval_and_timeout_whatever_else_is_slow() {
+        let check: ServerCheck =
+            serde_yaml::from_str("{interval: 3s, timeout: 1s, jitterPercent: 0, redis: {}}").unwrap();
+        let schedule = Arc::new(Schedule::of_server(&check, Means::default()));
+        let bound = schedule.interval + schedule.timeout;
+        // Twenty at once, each of which dies at another moment and then says nothing more.
+        let deaths = (0..20u64).map(|number| Duration::from_millis(1 + 170 * number));
+        let dying = deaths.map(|death| {
+            let schedule = Arc::clone(&schedule);
+            tokio::spawn(async move {
+                let end = Instant::now() + death;
+                let check = || async {
+                    if Instant::now() < end {
+                        return Ok(());
+                    }
+                    let silence = std::future::pending::<()>();
+                    let answer = tokio::time::timeout(schedule.timeout, silence).await;
+                    answer.map_err(|_| Failure::TimedOut(schedule.timeout))
+                };
+                let (sender, mut receiver) = mpsc::channel::<Report>(1);
+                let down = async {
+                    while receiver.recv().await.unwrap().condition != Condition::Down(Cause::Failed) {}
+                    Instant::now() - end
+                };
+                tokio::select! {
+                    () = run(backend(), Arc::clone(&schedule), check, sender) => unreachable!(),
+                    after = down => after,
+                }
+            })
+        });
+        for after in futures::future::join_all(dying).await {
+            assert!(after.unwrap() <= bound, "longer than {bound:?}");
+        }
+    }
+
+    #[test]
+    fn only_who_was_last_heard_of_in_the_right_role_may_get_traffic_while_it_fails_its_checks() {
+        let schedule = |text: &str| {
+            Schedule::of_server(&serde_yaml::from_str::<ServerCheck>(text).unwrap(), Means::default())
+        };
+        let (by_role, plain) = (schedule("{postgres: {role: Primary}}"), schedule("{postgres: {}}"));
+        let role = Failure::Role { found: "a replica", wanted: "the primary" };
+        let silent = Failure::TimedOut(Duration::ZERO);
+        let down = Condition::Down;
+        for before in [Condition::Up, down(Cause::Failed)] {
+            assert_eq!(by_role.cause(&silent, before), Cause::Failed);
+        }
+        for before in [Condition::Awaited, Condition::Unknown, down(Cause::Refused), down(Cause::OtherRole)] {
+            assert_eq!(by_role.cause(&silent, before), Cause::OtherRole);
+            assert_eq!(plain.cause(&silent, before), Cause::Failed);
+        }
+        for before in [Condition::Up, Condition::Awaited] {
+            assert_eq!(by_role.cause(&role, before), Cause::OtherRole);
+            assert_eq!(by_role.cause(&Failure::Refused, before), Cause::Refused);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_role_counts_at_once_and_other_failures_after_as_many_as_are_wanted() {
+        let text = "{interval: 1s, jitterPercent: 0, unhealthyThreshold: 3, redis: {role: Master}}";
+        let check: ServerCheck = serde_yaml::from_str(text).unwrap();
+        let schedule = Arc::new(Schedule::of_server(&check, Means::default()));
+        let other = || Failure::Role { found: "a replica", wanted: "the master" };
+        let script = RefCell::new(VecDeque::from([Ok(()), Err(other()), Ok(()), Err(Failure::Silent)]));
+        let check = || {
+            let next = script.borrow_mut().pop_front();
+            async { next.unwrap_or(Err(Failure::Silent)) }
+        };
+        let (sender, mut receiver) = mpsc::channel::<Report>(8);
+        let start = Instant::now();
+        let seen = async {
+            let mut seen = Vec::new();
+            while seen.len() < 4 {
+                let condition = receiver.recv().await.unwrap().condition;
+                seen.push((condition, start.elapsed().as_secs()));
+            }
+            seen
+        };
+        let seen = tokio::select! {
+            () = run(backend(), schedule, check, sender) => unreachable!(),
+            seen = seen => seen,
+        };
+        let other = Condition::Down(Cause::OtherRole);
+        let failed = Condition::Down(Cause::Failed);
+        assert_eq!(seen, [(Condition::Up, 0), (other, 1), (Condition::Up, 2), (failed, 5)]);
+    }
+
+    #[test]
+    fn a_check_asks_in_the_one_way_that_is_configured() {
+        let schedule = |text: &str| {
+            let check: ServerCheck = serde_yaml::from_str(text).unwrap();
+            Schedule::of_server(&check, Means { tls: None, preface: b"PROXY".to_vec() })
+        };
+        assert_eq!(schedule("{}").probe, Probe::Tcp);
+        assert!(matches!(schedule("{http: {path: /}}").probe, Probe::Http(get) if get.path == "/"));
+        assert!(
+            matches!(schedule("{postgres: {user: a}}").probe, Probe::Postgres(asked) if asked.user == "a")
+        );
+        assert!(matches!(schedule("{redis: {user: a}}").probe, Probe::Redis(asked) if asked.user.is_some()));
+        let datagram = Datagram { question: b"a".to_vec(), answer: vec![0] };
+        assert_eq!(schedule("{udp: {send: a, expectHex: '00'}}").probe, Probe::Udp(datagram));
+        assert_eq!(schedule("{}").preface, b"PROXY");
+        assert_eq!(schedule("{port: 1}").preface, b"", "another port is another server");
     }
 
     #[tokio::test(start_paused = true)]

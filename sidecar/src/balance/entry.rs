@@ -244,18 +244,22 @@ fn start_check<D: Send + Sync + 'static>(
         let others: Vec<Address> =
             backend.others.iter().flat_map(|others| others.iter()).map(at_port).collect();
         let checked = Arc::clone(&backend);
+        let peer = |client| Peer::new(Arc::clone(client), &backend.address, backend.host.as_deref());
+        let own = schedule.tls.as_ref().map(peer);
+        let (own, preface) = (&own, schedule.preface.clone());
         let check = || async {
             let started = Instant::now();
             let foreign = matches!(probe, Probe::Http(_));
-            let target = Target { others: &others, foreign, ..Target::new(&address, checked.tls.as_ref()) };
-            let outcome = probe.check(target, checked.protocol, timeout).await;
+            let tls = own.as_ref().or(checked.tls.as_ref());
+            let target = Target { others: &others, foreign, ..Target::new(&address, tls) };
+            let outcome = probe.check(target, checked.protocol, &preface, timeout).await;
             if let Some(watcher) = &watcher {
                 watcher(&Checked {
                     site: &checked.site,
                     backend: &checked.address,
                     get: match &probe {
                         Probe::Http(get) => Some(get),
-                        Probe::Tcp => None,
+                        _ => None,
                     },
                     took: started.elapsed(),
                     outcome: outcome.as_ref().copied(),

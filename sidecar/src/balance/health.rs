@@ -22,6 +22,8 @@ pub enum Cause {
     Refused,
     /// Something is there and did not answer well; it may still serve requests.
     Failed,
+    /// It is well, in another role than is wanted, or nobody knows in which: what it would do with requests is wrong.
+    OtherRole,
 }
 
 /// Checks in a row that change the condition, each at least 1.
@@ -55,6 +57,7 @@ impl Condition {
             Self::Down(Cause::Refused) => 2,
             Self::Down(Cause::Failed) => 3,
             Self::Awaited => 4,
+            Self::Down(Cause::OtherRole) => 5,
         }
     }
 
@@ -64,6 +67,7 @@ impl Condition {
             1 => Self::Up,
             2 => Self::Down(Cause::Refused),
             4 => Self::Awaited,
+            5 => Self::Down(Cause::OtherRole),
             _ => Self::Down(Cause::Failed),
         }
     }
@@ -178,6 +182,7 @@ mod tests {
             Condition::Up,
             Condition::Down(Cause::Refused),
             Condition::Down(Cause::Failed),
+            Condition::Down(Cause::OtherRole),
         ] {
             assert_eq!(Condition::from_code(condition.code()), condition);
         }

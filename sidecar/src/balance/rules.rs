@@ -6,7 +6,13 @@ use crds::config::{
     HttpListener, L4Balance, OutlierDetection, TcpListener, TrafficDistribution, UdpListener,
 };
 
-use super::{Condition, check::Schedule, ejection::Ejection, method::Method};
+use super::{
+    Condition,
+    check::{Means, Schedule},
+    ejection::Ejection,
+    method::Method,
+};
+use crate::net::{proxy_protocol, tls::Client};
 
 /// Everything that decides who gets a request, but for the backends themselves.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,26 +78,30 @@ impl From<&HttpListener> for Rules {
     }
 }
 
-/// A connection counts as a request under way.
-impl From<&TcpListener> for Rules {
-    fn from(listener: &TcpListener) -> Self {
-        let schedule = Arc::new(Schedule::from(&listener.health));
+impl Rules {
+    /// A connection counts as a request under way. `tls`: checks go within it instead of what connections go in.
+    pub fn of_tcp(listener: &TcpListener, tls: Option<Arc<Client>>) -> Self {
+        let preface = listener.proxy_protocol.send.map(|version| proxy_protocol::write(version, None));
+        let means = Means { tls, preface: preface.unwrap_or_default() };
+        let check = &listener.health;
+        let schedule = Arc::new(Schedule::of_server(check, means));
         Self {
             slow_start: listener.slow_start.map_or(Duration::ZERO, |window| window.as_std()),
             ejection: (&listener.outlier_detection).into(),
             limits: Limits { requests: limit(listener.backend_limits.max_connections), ..Limits::NONE },
-            panic: listener.health.panic,
+            panic: check.panic,
+            // What goes to a server in the wrong role goes wrong: nothing goes before it is known.
+            initial: if schedule.asks_for_role() { Condition::Awaited } else { Condition::Unknown },
             schedules: Some([Arc::clone(&schedule), schedule]),
             ..Self::of_l4(listener.balance, listener.traffic_distribution)
         }
     }
-}
 
-/// A session counts as a request under way. Who refuses goes for a while, as it does elsewhere by default: nothing else may tell
-/// who is there.
-impl From<&UdpListener> for Rules {
-    fn from(listener: &UdpListener) -> Self {
-        let schedule = listener.health.as_ref().map(|check| Arc::new(Schedule::from(check)));
+    /// A session counts as a request under way. Who refuses goes for a while, as it does elsewhere by default: nothing else may
+    /// tell who is there. `tls` is that of the checks.
+    pub fn of_udp(listener: &UdpListener, tls: Option<Arc<Client>>) -> Self {
+        let means = Means { tls, preface: Vec::new() };
+        let schedule = listener.health.as_ref().map(|check| Arc::new(Schedule::of_server(check, means)));
         Self {
             ejection: (&OutlierDetection::default()).into(),
             panic: listener.health.as_ref().is_none_or(|check| check.panic),
@@ -99,9 +109,7 @@ impl From<&UdpListener> for Rules {
             ..Self::of_l4(listener.balance, listener.traffic_distribution)
         }
     }
-}
 
-impl Rules {
     fn of_l4(balance: L4Balance, distribution: TrafficDistribution) -> Self {
         Self {
             method: balance.into(),

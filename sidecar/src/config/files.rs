@@ -1,11 +1,12 @@
-//! What is wrong with the files that a good configuration names: certificates, keys and CAs, and keys of clients.
+//! What is wrong with the files that a good configuration names: certificates, keys and CAs, keys of clients, and passwords.
 
-use crds::config::TcpListener;
+use crds::config::{BackendTls, ServerCheck, TcpListener};
 
 use super::{Checked, CheckedHttp, CheckedListener, Problem, lines::Lines};
 use crate::{
     http::{ALPN, KeyFiles, KeySets},
     net::tls::{Client, Server, TlsError},
+    probe::Password,
     telemetry::spans,
 };
 
@@ -24,7 +25,10 @@ pub fn check(text: &str, config: &Checked) -> Vec<Problem> {
         match listener {
             CheckedListener::Http(listener) => http(listener, &path, &mut problems),
             CheckedListener::Tcp(listener) => tcp(listener.listener(), &path, &mut problems),
-            CheckedListener::Udp(_) => {}
+            CheckedListener::Udp(listener) => {
+                let check = listener.listener().health.as_ref();
+                check.into_iter().for_each(|check| health(check, &path, &mut problems));
+            }
         }
     }
     if !problems.is_empty() {
@@ -67,12 +71,27 @@ fn http(listener: &CheckedHttp, path: &str, problems: &mut Vec<Problem>) {
 fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem>) {
     let server = listener.tls.as_ref().map(|tls| Server::load(&tls.settings, &[]));
     problems.extend(server.and_then(Result::err).map(|error| problem(path, &error)));
-    let client = listener.backend_tls.as_ref().map(|tls| Client::load(&tls.settings));
-    problems.extend(client.and_then(Result::err).map(|error| {
-        let field = error.field();
-        let separator = if field.is_empty() { "" } else { "." };
-        told(format!("{path}.backendTls{separator}{field}"), &error)
-    }));
+    let settings = listener.backend_tls.as_ref().map(|tls| &tls.settings);
+    problems.extend(client(settings, &format!("{path}.backendTls")));
+    health(&listener.health, path, problems);
+}
+
+fn health(check: &ServerCheck, path: &str, problems: &mut Vec<Problem>) {
+    let path = format!("{path}.health");
+    if let Some((field, file)) = check.password_file()
+        && let Err(error) = Password::read(file)
+    {
+        problems.push(told(format!("{path}.{field}"), &error));
+    }
+    problems.extend(client(check.tls.as_ref(), &format!("{path}.tls")));
+}
+
+/// `path` is that of the settings.
+fn client(settings: Option<&BackendTls>, path: &str) -> Option<Problem> {
+    let error = settings.map(Client::load)?.err()?;
+    let field = error.field();
+    let separator = if field.is_empty() { "" } else { "." };
+    Some(told(format!("{path}{separator}{field}"), &error))
 }
 
 fn problem(path: &str, error: &TlsError) -> Problem {

@@ -1,7 +1,7 @@
 //! Rules of TCP and UDP listeners.
 
 use crds::{
-    config::{Backend, L4Balance, PlainText, ServerCheck, TcpListener, UdpListener},
+    config::{Backend, L4Balance, PlainText, ServerCheck, TcpListener, UdpCheck, UdpListener},
     units::Address,
 };
 
@@ -25,6 +25,11 @@ pub(super) fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem
         rules::backend_tls(&tls.settings, &format!("{path}.backendTls"), problems);
     }
     health(&listener.health, path, problems);
+    if listener.health.udp.is_some() {
+        let path = format!("{path}.health.udp");
+        let message = "datagrams are for the checks of udp listeners";
+        problems.push(Problem::at(path, message, "ask by http, postgres or redis, or by a connect"));
+    }
     rules::outliers(&listener.outlier_detection, path, problems);
     for (field, value) in [
         ("timeouts.connect", listener.timeouts.connect),
@@ -45,6 +50,13 @@ pub(super) fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem
 pub(super) fn udp(listener: &UdpListener, path: &str, problems: &mut Vec<Problem>) {
     if let Some(check) = &listener.health {
         health(check, path, problems);
+        for (field, set) in [("postgres", check.postgres.is_some()), ("redis", check.redis.is_some())] {
+            if set {
+                let path = format!("{path}.health.{field}");
+                let message = "this is for the checks of tcp listeners";
+                problems.push(Problem::at(path, message, "ask by udp or http, or by a connect"));
+            }
+        }
     }
     not_zero(listener.session_timeout, &format!("{path}.sessionTimeout"), problems);
     backends(&listener.backends, &listener.address.at(listener.port), path, problems);
@@ -76,6 +88,51 @@ fn rebalance(listener: &TcpListener, path: &str, problems: &mut Vec<Problem>) {
 fn health(check: &ServerCheck, path: &str, problems: &mut Vec<Problem>) {
     not_zero(check.interval, &format!("{path}.health.interval"), problems);
     not_zero(check.timeout, &format!("{path}.health.timeout"), problems);
+    let path = format!("{path}.health");
+    let ways = [
+        ("http", check.http.is_some()),
+        ("postgres", check.postgres.is_some()),
+        ("redis", check.redis.is_some()),
+        ("udp", check.udp.is_some()),
+    ];
+    let ways: Vec<&str> = ways.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
+    if ways.len() > 1 {
+        let message = format!("it asks in {} ways: {}", ways.len(), ways.join(", "));
+        problems.push(Problem::at(&path, message, "keep one of them"));
+    }
+    if let Some(tls) = &check.tls {
+        rules::backend_tls(tls, &format!("{path}.tls"), problems);
+        if check.udp.is_some() {
+            problems.push(Problem::at(
+                format!("{path}.tls"),
+                "datagrams go within no TLS",
+                "remove tls, or udp",
+            ));
+        }
+    }
+    if let Some(redis) = check.redis.as_ref().filter(|redis| redis.user.is_some())
+        && redis.password_file.is_none()
+    {
+        let path = format!("{path}.redis.user");
+        problems.push(Problem::at(path, "the user has no password", "add passwordFile"));
+    }
+    if let Some(udp) = &check.udp {
+        datagram(udp, &format!("{path}.udp"), problems);
+    }
+}
+
+fn datagram(check: &UdpCheck, path: &str, problems: &mut Vec<Problem>) {
+    if check.question().is_none() {
+        let message = match check.send {
+            None => "it says not what to send",
+            Some(_) => "what is sent is written twice",
+        };
+        problems.push(Problem::at(path, message, "write exactly one of send, a text, and sendHex"));
+    }
+    if check.expect.is_some() && check.expect_hex.is_some() {
+        let message = "how the answer begins is written twice";
+        problems.push(Problem::at(path, message, "remove one of expect and expectHex"));
+    }
 }
 
 fn backends(backends: &[Backend], own: &Address, path: &str, problems: &mut Vec<Problem>) {

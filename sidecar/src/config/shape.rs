@@ -6,8 +6,8 @@
 use std::{str::FromStr, sync::LazyLock};
 
 use crds::{
-    config::{HEADER_PATTERN, HOST_PATTERN},
-    units::{AddressPattern, ByteSize, DnsName, Duration, HttpUrl, ListenAddress, StatusRange},
+    config::{HEADER_PATTERN, HOST_PATTERN, SERVER_NAME_PATTERN},
+    units::{AddressPattern, ByteSize, DnsName, Duration, HexBytes, HttpUrl, ListenAddress, StatusRange},
 };
 use serde_json::{Map, Value};
 
@@ -228,12 +228,14 @@ fn parser(schema: &Value) -> Option<Parser> {
             (pattern_of::<ByteSize>(), unit::<ByteSize>),
             (pattern_of::<Duration>(), unit::<Duration>),
             (pattern_of::<DnsName>(), unit::<DnsName>),
+            (pattern_of::<HexBytes>(), unit::<HexBytes>),
             (pattern_of::<HttpUrl>(), unit::<HttpUrl>),
             (pattern_of::<ListenAddress>(), unit::<ListenAddress>),
             (pattern_of::<StatusRange>(), unit::<StatusRange>),
             (Some("^/[!-~]*$".to_owned()), request_path),
             (Some(HEADER_PATTERN.to_owned()), header_name),
             (Some(HOST_PATTERN.to_owned()), host_header),
+            (Some(SERVER_NAME_PATTERN.to_owned()), server_name),
         ]
     });
     let pattern = schema.get("pattern")?.as_str();
@@ -279,6 +281,12 @@ fn host_header(text: &str) -> Result<(), (String, String)> {
             let message = format!("{text:?} is not a host");
             (message, "write a name or address, with a port or without, as in s3.example.com:9000".to_owned())
         })
+}
+
+fn server_name(text: &str) -> Result<(), (String, String)> {
+    let odd = text.bytes().any(|byte| byte.is_ascii_control());
+    let problem = || (format!("{text:?} is not a name"), "leave out control characters".to_owned());
+    if odd { Err(problem()) } else { Ok(()) }
 }
 
 #[cfg(test)]

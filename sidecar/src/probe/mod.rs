@@ -1,22 +1,29 @@
 //! One check of one backend: connect, ask if there is something to ask, judge. No state, no schedule.
+//!
+//! A connection within TLS is there when the handshake is, so that every check by TCP verifies who answers where TLS is set. What
+//! is asked on it is a file of its own for each protocol.
 
-use std::{io, pin::pin, time::Duration};
+mod dialog;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod http;
+mod password;
+mod postgres;
+mod redis;
+mod udp;
 
-use bytes::Bytes;
-use crds::{
-    config::Protocol,
-    units::{Address, StatusRange},
-};
-use http::{Request, Response, StatusCode, header};
-use http_body_util::Empty;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{io, time::Duration};
+
+use ::http::StatusCode;
+use crds::config::Protocol;
 use tokio::time::timeout;
 
-use crate::net::{self, Spoken, Stream, Target};
-
-/// What a GET says of who asks.
-pub const USER_AGENT: &str = concat!("sidecar/", env!("CARGO_PKG_VERSION"));
+pub use self::http::{Get, USER_AGENT};
+pub use self::password::{Password, PasswordError};
+pub use self::postgres::{Postgres, PostgresFailure};
+pub use self::redis::{Redis, RedisFailure};
+pub use self::udp::Datagram;
+use crate::net::{self, Socket, Target};
 
 /// What a check does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,18 +31,12 @@ pub enum Probe {
     /// Connects, and makes the handshake where the backend is met within TLS.
     Tcp,
     Http(Get),
+    Postgres(Postgres),
+    Redis(Redis),
+    Udp(Datagram),
 }
 
-/// A GET, and what answers are good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Get {
-    pub path: String,
-    /// The backend's own address if there is none.
-    pub host: Option<String>,
-    pub expected: Vec<StatusRange>,
-}
-
-/// Why a check failed, in the words that users see in the 503.
+/// Why a check failed, in the words that users see in the 503 and in logs. Never tells a password.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("connection refused")]
@@ -46,106 +47,95 @@ pub enum Failure {
     TimedOut(Duration),
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
+    #[error("the connection broke: {0}")]
+    Broken(#[source] io::Error),
+    #[error("it closed the connection without an answer")]
+    Silent,
+    #[error("its answer has no end; correct the port, or the check")]
+    TooMuch,
     #[error("GET {path} answered {status}, not {expected}")]
     Status { path: String, status: StatusCode, expected: String },
     #[error("GET {path} failed: {source}")]
     Http { path: String, source: hyper::Error },
     #[error("{0:?} is not a path to GET")]
     Path(String),
+    #[error("it is {found}, and the listener wants {wanted}")]
+    Role { found: &'static str, wanted: &'static str },
+    #[error("its answer begins with \"{answer}\", not with \"{expected}\"")]
+    Datagram { answer: String, expected: String },
+    #[error("the check has no password: {0}")]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Postgres(#[from] PostgresFailure),
+    #[error(transparent)]
+    Redis(#[from] RedisFailure),
+}
+
+impl Failure {
+    fn role(found: &'static str, wanted: &'static str) -> Self {
+        Self::Role { found, wanted }
+    }
 }
 
 impl Probe {
-    /// Runs the check; never takes longer than `limit`. Gives the status of the answer, if it asks for one.
+    /// Runs the check; never takes longer than `limit`. `preface` are the bytes in front of a connection. Gives the status of
+    /// the answer, if it asks for one.
     pub async fn check(
         &self,
         target: Target<'_>,
         protocol: Option<Protocol>,
+        preface: &[u8],
         limit: Duration,
     ) -> Result<Option<StatusCode>, Failure> {
-        timeout(limit, self.run(target, protocol, limit)).await.map_err(|_| Failure::TimedOut(limit))?
+        let run = self.run(target, protocol, preface, limit);
+        timeout(limit, run).await.map_err(|_| Failure::TimedOut(limit))?
     }
 
     async fn run(
         &self,
         target: Target<'_>,
         protocol: Option<Protocol>,
+        preface: &[u8],
         limit: Duration,
     ) -> Result<Option<StatusCode>, Failure> {
+        if let Self::Udp(datagram) = self {
+            return datagram.run(target.address, limit).await.map(|()| None);
+        }
         let offered = net::offered(protocol);
-        let stream = net::connect(target, offered, &[], limit).await.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failure::Refused,
-            io::ErrorKind::NotFound => Failure::NoSocket,
-            io::ErrorKind::TimedOut => Failure::TimedOut(limit),
-            _ => Failure::Connect(error),
-        })?;
-        let spoken = net::spoken(&stream, protocol.unwrap_or_default()).map_err(Failure::Connect)?;
+        let stream =
+            net::connect(target, offered, preface, limit).await.map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => Failure::Refused,
+                io::ErrorKind::NotFound => Failure::NoSocket,
+                io::ErrorKind::TimedOut => Failure::TimedOut(limit),
+                _ => Failure::Connect(error),
+            })?;
         match self {
-            Self::Tcp => Ok(None),
-            Self::Http(get) => get.run(stream, spoken, target.address).await.map(Some),
-        }
-    }
-}
-
-impl Get {
-    async fn run(&self, stream: Stream, spoken: Spoken, address: &Address) -> Result<StatusCode, Failure> {
-        let path = &self.path;
-        let host = self.host.clone().unwrap_or_else(|| host(address));
-        let request = Request::get(path).header(header::USER_AGENT, USER_AGENT);
-        let request = match spoken {
-            Spoken::Http1 => request.header(header::HOST, host).header(header::CONNECTION, "close"),
-            Spoken::Http2 => {
-                let scheme = if stream.is_tls() { "https" } else { "http" };
-                request.uri(format!("{scheme}://{host}{path}"))
+            Self::Tcp | Self::Udp(_) => Ok(None),
+            Self::Http(get) => {
+                let spoken = net::spoken(&stream, protocol.unwrap_or_default()).map_err(Failure::Connect)?;
+                get.run(stream, spoken, target.address).await.map(Some)
             }
-        };
-        let request = request.body(Empty::<Bytes>::new()).map_err(|_| Failure::Path(path.clone()))?;
-        let io = TokioIo::new(stream);
-        let asked = match spoken {
-            Spoken::Http1 => match http1::handshake(io).await {
-                Ok((mut sender, connection)) => ask(sender.send_request(request), connection).await,
-                Err(error) => Err(error),
-            },
-            Spoken::Http2 => match http2::handshake(TokioExecutor::new(), io).await {
-                Ok((mut sender, connection)) => ask(sender.send_request(request), connection).await,
-                Err(error) => Err(error),
-            },
-        };
-        let status = asked.map_err(|source| Failure::Http { path: path.clone(), source })?.status();
-        self.judge(status)
-    }
-
-    fn judge(&self, status: StatusCode) -> Result<StatusCode, Failure> {
-        if self.expected.iter().any(|range| range.contains(status.as_u16())) {
-            return Ok(status);
+            Self::Postgres(postgres) => {
+                let password = read(postgres.password_file.as_deref())?;
+                let private = stream.is_tls() || matches!(stream.socket(), Socket::Unix(_));
+                dialog::talk(stream, &mut postgres.dialog(password.as_ref(), private)).await.map(|()| None)
+            }
+            Self::Redis(redis) => {
+                let password = read(redis.password_file.as_deref())?;
+                dialog::talk(stream, &mut redis.dialog(password.as_ref())).await.map(|()| None)
+            }
         }
-        let expected: Vec<_> = self.expected.iter().map(StatusRange::to_string).collect();
-        Err(Failure::Status { path: self.path.clone(), status, expected: expected.join(" or ") })
     }
 }
 
-/// Waits for the answer, while the connection is driven.
-async fn ask<B>(
-    response: impl Future<Output = hyper::Result<Response<B>>>,
-    connection: impl Future<Output = hyper::Result<()>>,
-) -> hyper::Result<Response<B>> {
-    let (mut response, mut connection) = (pin!(response), pin!(connection));
-    tokio::select! {
-        biased;
-        response = &mut response => response,
-        ended = &mut connection => match ended {
-            Ok(()) => response.await,
-            Err(error) => Err(error),
-        },
-    }
-}
-
-/// Who is asked for: a socket has no name, and `localhost` is what servers behind one expect.
-fn host(address: &Address) -> String {
-    address.ip().map_or_else(|| "localhost".to_owned(), |address| address.to_string())
+/// A small file in memory: there is nothing to wait for.
+fn read(file: Option<&str>) -> Result<Option<Password>, PasswordError> {
+    file.map(Password::read).transpose()
 }
 
 #[cfg(test)]
 mod tests {
+    use crds::units::Address;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -185,17 +175,17 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_expected_is_good() {
         let ok = server(Some("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")).await;
-        ready().check(Target::new(&ok, None), Some(Protocol::Http1), LIMIT).await.unwrap();
+        ready().check(Target::new(&ok, None), Some(Protocol::Http1), &[], LIMIT).await.unwrap();
         let empty = server(Some("HTTP/1.1 204 No Content\r\n\r\n")).await;
         let target = Target::new(&empty, None);
-        let seen = expecting(&["200-299"]).check(target, Some(Protocol::Http1), LIMIT).await.unwrap();
+        let seen = expecting(&["200-299"]).check(target, Some(Protocol::Http1), &[], LIMIT).await.unwrap();
         assert_eq!(seen, Some(StatusCode::NO_CONTENT));
         for (expected, message) in [
             (&["200"][..], "GET /ready answered 204 No Content, not 200"),
             (&["200-203", "401"], "GET /ready answered 204 No Content, not 200-203 or 401"),
         ] {
             let error = expecting(expected)
-                .check(Target::new(&empty, None), Some(Protocol::Http1), LIMIT)
+                .check(Target::new(&empty, None), Some(Protocol::Http1), &[], LIMIT)
                 .await
                 .unwrap_err();
             assert_eq!(error.to_string(), message);
@@ -220,7 +210,7 @@ mod tests {
         };
         let probe = Probe::Http(get);
         let (head, checked) =
-            tokio::join!(asked, probe.check(Target::new(&address, None), Some(Protocol::Http1), LIMIT));
+            tokio::join!(asked, probe.check(Target::new(&address, None), Some(Protocol::Http1), &[], LIMIT));
         checked.unwrap();
         assert!(head.contains("host: s3.example.com\r\n"), "{head}");
     }
@@ -229,17 +219,17 @@ mod tests {
     async fn silence_is_a_failure_after_the_time_limit() {
         let silent = server(None).await;
         assert!(matches!(
-            ready().check(Target::new(&silent, None), Some(Protocol::Http1), LIMIT).await,
+            ready().check(Target::new(&silent, None), Some(Protocol::Http1), &[], LIMIT).await,
             Err(Failure::TimedOut(_))
         ));
-        Probe::Tcp.check(Target::new(&silent, None), Some(Protocol::Http1), LIMIT).await.unwrap();
+        Probe::Tcp.check(Target::new(&silent, None), Some(Protocol::Http1), &[], LIMIT).await.unwrap();
     }
 
     #[tokio::test]
     async fn garbage_is_a_failure() {
         let garbage = server(Some("SSH-2.0-OpenSSH_9.9\r\n")).await;
         assert!(matches!(
-            ready().check(Target::new(&garbage, None), Some(Protocol::Http1), LIMIT).await,
+            ready().check(Target::new(&garbage, None), Some(Protocol::Http1), &[], LIMIT).await,
             Err(Failure::Http { .. })
         ));
     }
@@ -249,7 +239,7 @@ mod tests {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();
         for probe in [Probe::Tcp, ready()] {
             assert!(matches!(
-                probe.check(Target::new(&address, None), Some(Protocol::Http1), LIMIT).await,
+                probe.check(Target::new(&address, None), Some(Protocol::Http1), &[], LIMIT).await,
                 Err(Failure::Refused)
             ));
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crds::config::{
-    BackendTls, ConnectionLog, HttpListener, ListenerTls, TcpListener, TcpProtocol, UdpListener,
+    BackendTls, ConnectionLog, HttpListener, ListenerTls, ServerCheck, TcpListener, TcpProtocol, UdpListener,
     WeightedSource,
 };
 
@@ -17,6 +17,7 @@ use crate::{
         BindError, postgres,
         tls::{Beginning, Client, Server, Store, TlsError},
     },
+    probe::{Password, PasswordError},
 };
 
 /// Names the one backend set of a TCP or UDP listener in logs.
@@ -37,6 +38,8 @@ pub(super) enum OpenError {
     Bind(#[from] BindError),
     #[error("listener {listener}: {place}: {source}")]
     Tls { listener: String, place: String, source: TlsError },
+    #[error("listener {listener}: health.{field}: {source}")]
+    Password { listener: String, field: &'static str, source: PasswordError },
     #[error("listener {listener}: {source}")]
     Gate { listener: String, source: GateError },
 }
@@ -77,7 +80,7 @@ impl Maker<'_> {
                 Ok(Prepared::Http(Box::new(http.listener().clone()), self.http(http, gate)?))
             }
             CheckedListener::Tcp(tcp) => Ok(Prepared::Tcp(Box::new(tcp.listener().clone()), self.tcp(tcp)?)),
-            CheckedListener::Udp(udp) => Ok(Prepared::Udp(Box::new(udp.listener().clone()), self.udp(udp))),
+            CheckedListener::Udp(udp) => Ok(Prepared::Udp(Box::new(udp.listener().clone()), self.udp(udp)?)),
         }
     }
 
@@ -114,14 +117,19 @@ impl Maker<'_> {
         let settings = listener.tls.as_ref().map(|tls| &tls.settings);
         let tls = self.server(name, settings, if postgres { postgres::ALPN } else { &[] })?;
         let access = self.access(listener.access_log.as_ref());
-        Ok(l4::TcpParts { tls, access, backends })
+        let check_tls = self.check_client(name, &listener.health)?;
+        password(name, &listener.health)?;
+        Ok(l4::TcpParts { tls, access, backends, check_tls })
     }
 
-    fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> l4::UdpParts {
-        let access = self.access(checked.listener().access_log.as_ref());
+    fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> Result<l4::UdpParts, OpenError> {
+        let listener = checked.listener();
+        let access = self.access(listener.access_log.as_ref());
+        let check = listener.health.as_ref();
+        let check_tls = check.map(|check| self.check_client(&listener.name, check)).transpose()?.flatten();
         let backends = self.backends(checked.sources());
         let backends = SiteInput { name: ALL.to_owned(), tls: None, protocol: None, backends };
-        l4::UdpParts { access, backends }
+        Ok(l4::UdpParts { access, backends, check_tls })
     }
 
     fn access(&self, settings: Option<&ConnectionLog>) -> Option<Arc<l4::Access>> {
@@ -148,10 +156,22 @@ impl Maker<'_> {
         client.map_err(|source| failed(listener, place, source))
     }
 
+    fn check_client(&self, listener: &str, check: &ServerCheck) -> Result<Option<Arc<Client>>, OpenError> {
+        let client = check.tls.as_ref().map(|tls| self.tls.client_as(tls, Beginning::of_check(check)));
+        client.transpose().map_err(|source| failed(listener, "health.tls", source))
+    }
+
     fn backends(&mut self, sources: &[WeightedSource]) -> Backends {
         let known = self.known.iter().find(|(known, _)| *known == sources);
         known.map_or_else(|| self.discovery.subscribe(sources), |(_, backends)| (*backends).clone())
     }
+}
+
+/// Checks read it themselves, each time; one that cannot be read now is no part of a good configuration.
+fn password(listener: &str, check: &ServerCheck) -> Result<(), OpenError> {
+    let Some((field, path)) = check.password_file() else { return Ok(()) };
+    let read = Password::read(path).map(drop);
+    read.map_err(|source| OpenError::Password { listener: listener.to_owned(), field, source })
 }
 
 fn failed(listener: &str, place: &str, source: TlsError) -> OpenError {

@@ -4,6 +4,7 @@
 
 mod access;
 mod balancing;
+mod checking;
 mod connecting;
 mod ending;
 mod limits;

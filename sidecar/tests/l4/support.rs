@@ -137,7 +137,7 @@ fn parts(config: &Config, sets: &watch::Receiver<Arc<BackendSet>>, lines: &Lines
     let tls = client.map(Arc::new);
     let backends = SiteInput { name: "all".into(), backends: sets.clone(), tls, protocol: None };
     let access = config.access_log.as_ref().map(|log| Arc::new(Access::new(log, lines)));
-    TcpParts { tls: server.map(Arc::new), access, backends }
+    TcpParts { tls: server.map(Arc::new), access, backends, check_tls: None }
 }
 
 /// A server that says its name to everyone who connects, and then echoes what it gets. An end is answered with an end.

@@ -1,19 +1,22 @@
 //! Every kind of change to TCP and UDP listeners, while connections and sessions stay open and new ones are opened.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
 
-use crds::config::{TcpListener as Tcp, UdpListener as Udp};
+use crds::config::{
+    PostgresCheck, RedisCheck, ServerCheck, TcpListener as Tcp, UdpCheck, UdpListener as Udp,
+};
 use serde_json::{Value, json};
 
 use crate::{
     reload::{Subject, fields_of},
-    support::{free_port, retry},
+    support::{Sidecar, free_port, get, retry},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,6 +70,19 @@ fn exchange(socket: &UdpSocket, byte: u8) {
     });
 }
 
+/// The fields of checks that have a change, and those of each way to ask.
+fn changed_checks(changes: &[(&str, Value)]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut fields = BTreeMap::<String, BTreeSet<String>>::new();
+    for check in changes.iter().filter_map(|(field, value)| value.as_object().filter(|_| *field == "health"))
+    {
+        fields.entry("health".to_owned()).or_default().extend(check.keys().cloned());
+        for (way, settings) in check.iter().filter_map(|(way, value)| Some((way, value.as_object()?))) {
+            fields.entry(way.clone()).or_default().extend(settings.keys().cloned());
+        }
+    }
+    fields
+}
+
 #[test]
 fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
     let (one, two) = (echo_tcp(), echo_tcp());
@@ -78,6 +94,9 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
     let open: Vec<TcpStream> = (0..4).map(|_| connect(address)).collect();
     open.iter().for_each(|stream| assert!(talk(stream, 0).unwrap()));
     let mut changed = BTreeSet::new();
+    let password = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&password, "secret\n").unwrap();
+    let secret = password.path();
     let changes: Vec<(&str, Value)> = vec![
         ("backends", json!([{"addresses": [two]}])),
         ("backends", json!([{"addresses": [one], "weight": 0}, {"addresses": [two], "weight": 7}])),
@@ -87,7 +106,12 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
         ("balance", json!("SourceHash")),
         ("slowStart", json!("10s")),
         ("trafficDistribution", json!("None")),
-        ("health", json!({"interval": "100ms"})),
+        ("health", json!({"interval": "100ms", "jitterPercent": 1, "timeout": "1s", "panic": true})),
+        ("health", json!({"port": two.port(), "healthyThreshold": 2, "unhealthyThreshold": 2})),
+        ("health", json!({"http": {"path": "/", "host": "a", "expectedStatuses": ["200-299"]}})),
+        ("health", json!({"postgres": {"user": "a", "database": "b", "passwordFile": secret}})),
+        ("health", json!({"postgres": {"role": "Primary"}, "tls": {"insecureSkipVerify": true}})),
+        ("health", json!({"redis": {"user": "a", "passwordFile": secret, "role": "Master"}})),
         ("outlierDetection", json!({"consecutiveErrors": 1})),
         ("backendLimits", json!({"maxConnections": 100})),
         ("timeouts", json!({"connect": "1s", "idle": "10m"})),
@@ -107,6 +131,10 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
         ("backendTls", json!({"insecureSkipVerify": true, "startTls": "Postgres"})),
         ("backendTls", json!({"insecureSkipVerify": true})),
     ];
+    let checked = changed_checks(&changes);
+    assert_eq!(checked["health"], fields_of::<ServerCheck>(&["udp"]));
+    assert_eq!(checked["postgres"], fields_of::<PostgresCheck>(&[]));
+    assert_eq!(checked["redis"], fields_of::<RedisCheck>(&[]));
     for (round, (field, value)) in (1u8..).zip(changes) {
         subject.config = before.clone();
         subject.config["tcp"][0][field] = value;
@@ -123,6 +151,29 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
         }
     }
     assert_eq!(changed, fields_of::<Tcp>(&["name", "address", "port"]), "each field has a change");
+}
+
+#[test]
+fn a_check_whose_password_is_not_there_changes_nothing_until_it_is() {
+    let (backend, port) = (echo_tcp(), free_port());
+    let secrets = tempfile::tempdir().unwrap();
+    let secret = secrets.path().join("password");
+    let config = |health: Value| {
+        let listener =
+            json!({"name": "db", "port": port, "backends": [{"addresses": [backend]}], "health": health});
+        json!({"tcp": [listener]}).to_string()
+    };
+    let sidecar = Sidecar::start(&[]);
+    sidecar.write(&config(json!({})));
+    sidecar.wait_ready();
+    let shows = |line: &str| {
+        retry(line, || get(sidecar.admin, "/metrics")?.1.contains(&format!("{line}\n")).then_some(()));
+    };
+    sidecar.write(&config(json!({"redis": {"passwordFile": secret}})));
+    shows("sidecar_config_last_reload_success 0");
+    assert!(talk(&connect(([127, 0, 0, 1], port).into()), 1).unwrap());
+    fs::write(&secret, "secret\n").unwrap();
+    shows("sidecar_config_last_reload_success 1");
 }
 
 #[test]
@@ -148,10 +199,14 @@ fn no_kind_of_change_to_a_udp_listener_ends_a_session_or_refuses_one() {
         ("balance", json!("SourceHash")),
         ("trafficDistribution", json!("None")),
         ("health", json!({"port": echo_tcp().port(), "interval": "100ms"})),
+        ("health", json!({"udp": {"send": "a", "expect": "a"}})),
+        ("health", json!({"udp": {"sendHex": "00", "expectHex": "00"}})),
+        ("health", json!({"udp": {"send": "a", "expect": "b"}})),
         ("sessionTimeout", json!("10s")),
         ("maxSessions", json!(10)),
         ("accessLog", json!({"format": "Text"})),
     ];
+    assert_eq!(changed_checks(&changes)["udp"], fields_of::<UdpCheck>(&[]));
     for (round, (field, value)) in (1u8..).zip(changes) {
         subject.config = before.clone();
         subject.config["udp"][0][field] = value;

@@ -21,12 +21,15 @@ use super::{
     thread::{Share, Thread, Tls},
 };
 use crate::{
-    balance::{Balancer, SiteInput},
+    balance::{Balancer, Rules, SiteInput},
     l4::{
         Access,
         metrics::{Counters, ListenerMetrics, Metrics, ThreadCounters},
     },
-    net::{BindError, Front, Workers, tls::Server},
+    net::{
+        BindError, Front, Workers,
+        tls::{Client, Server},
+    },
 };
 
 /// What a listener is opened with beside its configuration.
@@ -35,6 +38,8 @@ pub struct TcpParts {
     pub tls: Option<Arc<Server>>,
     pub access: Option<Arc<Access>>,
     pub backends: SiteInput,
+    /// Checks go within it instead of the backends' own.
+    pub check_tls: Option<Arc<Client>>,
 }
 
 /// An open listener. Dropping it closes it and all its connections at once; [`TcpListener::drain`] lets them end.
@@ -58,7 +63,8 @@ impl TcpListener {
     ) -> Result<Self, BindError> {
         let (front, lanes) = Front::open(&config.name, &config.address.at(config.port), workers)?;
         let workers = workers.handles();
-        let balancer = Balancer::start(&config.name, config.into(), vec![parts.backends]);
+        let balancer =
+            Balancer::start(&config.name, Rules::of_tcp(config, parts.check_tls), vec![parts.backends]);
         let queue = Arc::<Queue>::default();
         let keys = Arc::<CancelKeys>::default();
         let shown = Arc::new(ListenerMetrics {
@@ -113,7 +119,7 @@ impl TcpListener {
         let settings = Settings::from(config);
         watch_hosts(&self.front, &settings);
         self.settings.store(Arc::new(settings));
-        self.balancer.update(config.into(), vec![parts.backends]);
+        self.balancer.update(Rules::of_tcp(config, parts.check_tls), vec![parts.backends]);
     }
 
     /// True once the backend set has answered.

@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::*;
 use crate::{
-    balance::{BackendSet, Balancer, Busy, Endpoint, SiteInput},
+    balance::{BackendSet, Balancer, Busy, Endpoint, Rules, SiteInput},
     l4::metrics::Cause,
 };
 
@@ -48,7 +48,7 @@ impl Stage {
             serde_json::from_value(json!({"name": "a", "port": 1, "backends": []})).unwrap();
         let sets = watch::Sender::new(set(backends));
         let site = SiteInput { name: "all".into(), backends: sets.subscribe(), tls: None, protocol: None };
-        let balancer = Balancer::start("a", (&rules).into(), vec![site]);
+        let balancer = Balancer::start("a", Rules::of_udp(&rules, None), vec![site]);
         let stage = Self {
             sets,
             balancer,

@@ -18,9 +18,9 @@ use super::{
     thread::{Share, Thread},
 };
 use crate::{
-    balance::{Balancer, SiteInput},
+    balance::{Balancer, Rules, SiteInput},
     l4::Access,
-    net::{BindError, Phase, Workers},
+    net::{BindError, Phase, Workers, tls::Client},
 };
 
 /// A session counts as in use for this time after a datagram.
@@ -31,6 +31,8 @@ const IN_USE: Duration = Duration::from_secs(1);
 pub struct UdpParts {
     pub access: Option<Arc<Access>>,
     pub backends: SiteInput,
+    /// Checks by HTTP go within it.
+    pub check_tls: Option<Arc<Client>>,
 }
 
 /// An open listener. Dropping it closes it and all its sessions at once; [`UdpListener::drain`] lets them end.
@@ -62,7 +64,8 @@ impl UdpListener {
             source,
         })?;
         let address = Address::from(address);
-        let balancer = Balancer::start(&config.name, config.into(), vec![parts.backends]);
+        let balancer =
+            Balancer::start(&config.name, Rules::of_udp(config, parts.check_tls), vec![parts.backends]);
         let room = Room::new(handles.len());
         let shown = Arc::new(ListenerMetrics {
             name: config.name.clone(),
@@ -109,7 +112,7 @@ impl UdpListener {
     pub fn update(&self, config: &config::UdpListener, parts: UdpParts) {
         self.access.store(parts.access);
         self.settings.send_replace(config.into());
-        self.balancer.update(config.into(), vec![parts.backends]);
+        self.balancer.update(Rules::of_udp(config, parts.check_tls), vec![parts.backends]);
     }
 
     /// True once the backend set has answered.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crds::{
-    config::{BackendTls, TcpListener, TcpProtocol},
+    config::{BackendTls, ServerCheck, TcpListener, TcpProtocol},
     units::Address,
 };
 use rustls::{
@@ -54,6 +54,11 @@ impl Beginning {
             (None, Some(TcpProtocol::Postgres)) => Self::AsPostgres,
             (None, None) => Self::AtOnce,
         }
+    }
+
+    /// With the backends of a check that has TLS of its own: PostgreSQL servers of any version take the question for it.
+    pub fn of_check(check: &ServerCheck) -> Self {
+        if check.postgres.is_some() { Self::WhenPostgresAgrees } else { Self::AtOnce }
     }
 }
 

@@ -246,7 +246,7 @@ async fn an_address_in_use_names_the_listener_and_the_remedy() {
     let sets = watch::Sender::default();
     let backends =
         SiteInput { name: "all".to_owned(), backends: sets.subscribe(), tls: None, protocol: None };
-    let parts = UdpParts { access: None, backends };
+    let parts = UdpParts { access: None, backends, check_tls: None };
     let metrics = UdpMetrics::register(&mut Registry::default());
     let error = UdpListener::open(&config, parts, &workers, &metrics).err().unwrap().to_string();
     assert!(error.starts_with(&format!("listener dns cannot listen on 127.0.0.1:{port}:")), "{error}");
@@ -276,4 +276,24 @@ async fn a_backend_that_is_down_by_its_checks_gives_its_sessions_to_others() {
     until("the checks", || up(one.address) == Some(0.0) && up(two.address) == Some(1.0)).await;
     // The thread has the news a moment after the metrics.
     in_time("the other", async { while client.insist("").await.0 != "two " {} }).await;
+}
+
+#[tokio::test]
+async fn only_backends_that_answer_the_datagram_of_the_check_get_sessions() {
+    let (one, two) = (Backend::named("one").await, Backend::named("two").await);
+    let fields = |expect: &str| json!({"health": {"interval": "100ms", "timeout": "5s", "udp": {"sendHex": "00ff", "expect": expect}}});
+    let sidecar = Udp::with_config(fields("one \0"), &[one.address, two.address]);
+    let settles = async |name: &str| {
+        let settled = async {
+            let mut row = 0;
+            while row < 10 {
+                let (answer, _) = sidecar.client().await.insist("").await;
+                row = if answer == name { row + 1 } else { 0 };
+            }
+        };
+        in_time("the right one answers", settled).await;
+    };
+    settles("one ").await;
+    sidecar.update(fields("two \0"));
+    settles("two ").await;
 }

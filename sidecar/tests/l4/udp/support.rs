@@ -109,7 +109,7 @@ fn parts(config: &Config, sets: &watch::Sender<Arc<BackendSet>>, lines: &Lines) 
     let backends =
         SiteInput { name: "all".to_owned(), backends: sets.subscribe(), tls: None, protocol: None };
     let access = config.access_log.as_ref().map(|log| Arc::new(Access::new(log, lines)));
-    UdpParts { access, backends }
+    UdpParts { access, backends, check_tls: None }
 }
 
 /// A server that answers each datagram with some of its own.
