@@ -133,9 +133,9 @@ async fn a_server_that_loads_its_data_gets_nothing_until_it_has_it() {
     in_time("the other serves again", async { while who(&sidecar).await != Some(b'a') {} }).await;
 }
 
-/// What a server that lets everyone in says, once it was greeted.
+/// What a PostgreSQL server that lets everyone in says, once it was greeted.
 async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
-    let length = stream.read_u32().await.unwrap();
+    let Ok(length) = stream.read_u32().await else { return };
     let mut greeting = vec![0; length as usize - 4];
     stream.read_exact(&mut greeting).await.unwrap();
     assert!(greeting.starts_with(&[0, 3, 0, 0]), "{greeting:?}");
@@ -144,8 +144,9 @@ async fn welcome<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let _ = stream.read(&mut [0]).await;
 }
 
-/// A PostgreSQL server that answers the question for TLS so, and the certificate of its own that it has for `db.example.com`.
-async fn postgres(agrees: bool) -> (Address, tempfile::NamedTempFile, AbortOnDropHandle<()>) {
+/// A server that has a certificate of its own as `db.example.com`, and that certificate. TLS begins at once, or after PostgreSQL's
+/// question for it, which is answered so.
+async fn named(agrees: Option<bool>) -> (Address, tempfile::NamedTempFile, AbortOnDropHandle<()>) {
     let settings = serde_json::from_value(json!({"selfSigned": {"hosts": ["db.example.com"]}})).unwrap();
     let tls = Arc::new(Server::load(&settings, &[]).unwrap());
     let mut certificate = tempfile::NamedTempFile::new().unwrap();
@@ -156,10 +157,12 @@ async fn postgres(agrees: bool) -> (Address, tempfile::NamedTempFile, AbortOnDro
         while let Ok((mut stream, _)) = socket.accept().await {
             let tls = Arc::clone(&tls);
             tokio::spawn(async move {
-                let mut request = [0; 8];
-                stream.read_exact(&mut request).await.unwrap();
-                assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "it asks for TLS first");
-                stream.write_all(if agrees { b"S" } else { b"N" }).await.unwrap();
+                if let Some(agrees) = agrees {
+                    let mut request = [0; 8];
+                    stream.read_exact(&mut request).await.unwrap();
+                    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "it asks for TLS first");
+                    stream.write_all(if agrees { b"S" } else { b"N" }).await.unwrap();
+                }
                 // A client that does not believe the certificate goes.
                 if let Ok(stream) = tls.accept(Socket::Tcp(stream)).await {
                     welcome(stream).await;
@@ -170,30 +173,33 @@ async fn postgres(agrees: bool) -> (Address, tempfile::NamedTempFile, AbortOnDro
     (address, certificate, AbortOnDropHandle::new(accepts))
 }
 
-async fn check_within_tls(
+async fn check_as(
+    name: &str,
+    probe: &Probe,
     address: &Address,
     ca: &tempfile::NamedTempFile,
-    name: &str,
 ) -> Result<(), Failure> {
     let settings = serde_json::from_value(json!({"caFile": ca.path(), "serverName": name})).unwrap();
     let peer = Peer::new(Arc::new(Client::load(&settings).unwrap()), address, None);
-    let probe = Probe::Postgres(Postgres {
+    probe.check(Target::new(address, Some(&peer)), None, &[], DEADLINE).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_check_within_tls_verifies_the_name_and_asks_postgres_for_tls_first() {
+    let postgres = Probe::Postgres(Postgres {
         user: "sidecar".to_owned(),
         database: None,
         password_file: None,
         role: None,
     });
-    probe.check(Target::new(address, Some(&peer)), None, &[], DEADLINE).await.map(drop)
-}
-
-#[tokio::test]
-async fn postgres_is_asked_for_tls_and_its_name_is_verified() {
-    let (address, ca, _server) = postgres(true).await;
-    check_within_tls(&address, &ca, "db.example.com").await.unwrap();
-    let error = check_within_tls(&address, &ca, "other.example.com").await.unwrap_err().to_string();
-    assert!(error.contains("db.example.com"), "it says whose certificate it is: {error}");
-    let (address, ca, _server) = postgres(false).await;
-    let error = check_within_tls(&address, &ca, "db.example.com").await.unwrap_err().to_string();
+    for (probe, agrees) in [(&Probe::Tcp, None), (&postgres, Some(true))] {
+        let (address, ca, _server) = named(agrees).await;
+        check_as("db.example.com", probe, &address, &ca).await.unwrap();
+        let error = check_as("other.example.com", probe, &address, &ca).await.unwrap_err().to_string();
+        assert!(error.contains("db.example.com"), "it says whose certificate it is: {error}");
+    }
+    let (address, ca, _server) = named(Some(false)).await;
+    let error = check_as("db.example.com", &postgres, &address, &ca).await.unwrap_err().to_string();
     assert_eq!(error, "it speaks no TLS; switch its ssl on, or remove tls from the check");
 }
 

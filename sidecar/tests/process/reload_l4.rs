@@ -177,6 +177,37 @@ fn a_check_whose_password_is_not_there_changes_nothing_until_it_is() {
 }
 
 #[test]
+fn a_check_within_tls_counts_as_it_is_configured_now() {
+    let (plain, inner, outer) = (echo_tcp(), free_port(), free_port());
+    let within_tls = SocketAddr::from(([127, 0, 0, 1], inner));
+    let server = json!({
+        "name": "server", "port": inner, "backends": [{"addresses": [plain]}],
+        "tls": {"selfSigned": {"hosts": ["localhost"]}, "minVersion": "TLSv1.3"},
+    });
+    let sidecar = Sidecar::start(&[]);
+    for (tls, live) in [
+        (json!({"insecureSkipVerify": true}), 1),
+        (json!({"insecureSkipVerify": true, "maxVersion": "TLSv1.2"}), 0),
+        (json!({"insecureSkipVerify": true, "minVersion": "TLSv1.3"}), 1),
+    ] {
+        let db = json!({
+            "name": "db", "port": outer, "backends": [{"addresses": [plain, within_tls]}],
+            "health": {"tls": tls, "interval": "100ms", "timeout": "5s", "panic": false},
+        });
+        sidecar.write(&json!({"tcp": [server, db]}).to_string());
+        retry("the checks", || {
+            let (_, metrics) = get(sidecar.admin, "/metrics")?;
+            let is = |backend: SocketAddr, up: u8| {
+                let series =
+                    format!("sidecar_tcp_backend_up{{listener=\"db\",backend=\"{backend}\"}} {up}\n");
+                metrics.contains(&series)
+            };
+            (is(plain, 0) && is(within_tls, live)).then_some(())
+        });
+    }
+}
+
+#[test]
 fn no_kind_of_change_to_a_udp_listener_ends_a_session_or_refuses_one() {
     let (one, two) = (echo_udp(), echo_udp());
     let port = free_port();
