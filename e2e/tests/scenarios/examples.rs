@@ -50,6 +50,45 @@ async fn an_application_behind_its_sidecar_is_reached_through_it_alone() -> Resu
 }
 
 #[tokio::test]
+async fn an_application_behind_its_sidecar_is_rolled_under_load_and_fails_no_request() -> Result<()> {
+    rolled("Native").await
+}
+
+#[tokio::test]
+async fn an_application_behind_an_ordinary_container_is_rolled_under_load_too() -> Result<()> {
+    rolled("Container").await
+}
+
+/// Replaces all pods of the example, in which sidecars are run in this mode, while others ask for it.
+async fn rolled(mode: &str) -> Result<()> {
+    with_namespace("inbound-rolled", async |ns| {
+        let mode = format!("sidecar.io/inject: \"true\"\n        sidecar.io/mode: {mode}");
+        let example = include_str!("../../../deploy/examples/inbound.yaml");
+        apply(ns, &example.replace("sidecar.io/inject: \"true\"", &mode)).await?;
+        ns.condition("reports", conditions::READY, "True").await?;
+        let before = ns.rolled_out("reports").await?;
+        // Clients that keep their connections to a pod that goes, and clients that the Service sends there still.
+        let report_port = REPORT_PORT.to_string();
+        let keeping = Load::arguments("http://reports/", &report_port);
+        let connecting = [&keeping[..], &["--reconnect"]].concat();
+        ns.apply(&[manifests::pod("keeping", &keeping), manifests::pod("connecting", &connecting)]).await?;
+        let loads = [Load::of(ns, "keeping").await?, Load::of(ns, "connecting").await?];
+        ns.kubectl(&["rollout", "restart", "deployment/reports"], "").await?.accepted()?;
+        let after = ns.rolled_out("reports").await?;
+        for pod in &before {
+            ns.gone(&pod.name_any()).await?;
+        }
+        for load in &loads {
+            let shares = load.more(200).await?;
+            ensure!(shares.keys().all(|pod| after.iter().any(|new| new.name_any() == *pod)), "{shares:?}");
+            load.unharmed().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn renewed_certificates_serve_both_sides_and_fail_no_request() -> Result<()> {
     with_namespace("tls", async |ns| {
         let authority = Authority::new()?;

@@ -151,6 +151,24 @@ fn contains(got: &Value, written: &Value, path: &str) -> Result<()> {
 }
 
 #[tokio::test]
+async fn sidecar_top_tells_scripts_of_the_traffic_of_a_pod() -> Result<()> {
+    with_namespace("top", async |ns| {
+        web(ns).await?;
+        Load::start(ns, "client", 9000).await?.more(50).await?;
+        let top = ["exec", "client", "-c", "sidecar", "--", "sidecar", "top", "--once", "-o", "json"];
+        let said = ns.kubectl(&top, "").await?.accepted()?.stdout;
+        let report: Value = serde_json::from_str(&said).with_context(|| format!("not JSON: {said}"))?;
+        let listener = &report["listeners"][0];
+        ensure!(listener["name"] == "web", "the listener of the policy: {said}");
+        ensure!(listener["requests"]["total"].as_u64() >= Some(50), "with its requests: {said}");
+        let backends = listener["sites"][0]["backends"].as_array().map_or(0, Vec::len);
+        ensure!(backends == 2, "and its two backends: {said}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn kubectl_delete_pod_works_with_requests_in_flight() -> Result<()> {
     with_namespace("delete", async |ns| {
         web(ns).await?;
