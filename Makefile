@@ -23,7 +23,7 @@ test-unit: ## Run the tests that need no cluster (the API server's among them)
 	$(CARGO) test --release --workspace --lib --bins --test apiserver --test http --test l4 --test policy_api --test process
 
 .PHONY: test-unsafe
-test-unsafe: ## Run the tests of the module with unsafe code under AddressSanitizer
+test-unsafe: ## Run the tests of the modules with unsafe code under AddressSanitizer
 	.ci/sanitized
 
 .PHONY: test-faults
