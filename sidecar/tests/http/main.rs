@@ -16,6 +16,7 @@ mod h2_streams;
 mod jwt;
 mod lifecycle;
 mod limits;
+mod oracle;
 mod retries;
 mod sidekick;
 mod smuggling;

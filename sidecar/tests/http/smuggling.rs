@@ -2,7 +2,7 @@
 //! it reaches a backend; what does reach a backend is one request by every reading, to the byte.
 
 #[path = "../smuggling/corpus.rs"]
-mod corpus;
+pub(crate) mod corpus;
 
 use corpus::{CHUNKED, SMUGGLED, ambiguous, boundless, coded, endless, harmless, headed, sized, torn};
 

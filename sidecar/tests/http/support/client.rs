@@ -42,8 +42,14 @@ impl Client {
     }
 
     /// Reads the body behind a head.
-    pub(crate) async fn skip_body(&mut self, mut head: Message) {
-        in_time("receiving", read_body(&mut self.reader, &mut head)).await.unwrap();
+    pub(crate) async fn skip_body(&mut self, head: Message) {
+        self.receive_body(head).await.unwrap();
+    }
+
+    /// The body behind a head.
+    pub(crate) async fn receive_body(&mut self, mut head: Message) -> Result<Vec<u8>, Ended> {
+        in_time("receiving", read_body(&mut self.reader, &mut head)).await?;
+        Ok(head.body)
     }
 
     /// The next response.
@@ -58,7 +64,12 @@ impl Client {
 
     /// The head of the next response.
     pub(crate) async fn receive_head(&mut self) -> Message {
-        in_time("receiving", read_head(&mut self.reader)).await.unwrap()
+        self.try_receive_head().await.unwrap()
+    }
+
+    /// The same, if it comes.
+    pub(crate) async fn try_receive_head(&mut self) -> Result<Message, Ended> {
+        in_time("receiving", read_head(&mut self.reader)).await
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Message {

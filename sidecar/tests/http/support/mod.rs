@@ -6,6 +6,7 @@ pub(crate) mod h2;
 pub(crate) mod issuer;
 mod output;
 mod recorder;
+mod reference;
 pub(crate) mod tls;
 mod wire;
 
@@ -20,6 +21,7 @@ use crds::{
 pub(crate) use output::Output;
 use prometheus_client::registry::Registry;
 pub(crate) use recorder::Recorder;
+pub(crate) use reference::Reference;
 use serde_json::{Value, json};
 use sidecar::{
     balance::{BackendSet, Endpoint, SiteInput},
@@ -30,7 +32,7 @@ use sidecar::{
 };
 use tokio::sync::watch;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-pub(crate) use wire::Message;
+pub(crate) use wire::{Ended, Message};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 

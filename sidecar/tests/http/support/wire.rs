@@ -5,7 +5,7 @@ use tokio::{
     net::tcp::OwnedReadHalf,
 };
 
-/// A request or a response. Headers are kept as lines, in lower case up to the colon.
+/// A request or a response. Headers are kept as lines, in lower case up to the colon, without the space around their values.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Message {
     pub(crate) start: String,
@@ -50,12 +50,13 @@ pub(crate) async fn read_head(reader: &mut BufReader<OwnedReadHalf>) -> Result<M
         }
     }
     let head = String::from_utf8_lossy(&head).into_owned();
-    let mut lines = head.trim_end().split("\r\n").map(|line| match line.split_once(": ") {
-        Some((name, value)) => format!("{}: {value}", name.to_ascii_lowercase()),
+    let mut lines = head.trim_end().split("\r\n");
+    let start = lines.next().unwrap_or_default().to_owned();
+    let headers = lines.map(|line| match line.split_once(':') {
+        Some((name, value)) => format!("{}: {}", name.to_ascii_lowercase(), value.trim_matches([' ', '\t'])),
         None => line.to_owned(),
     });
-    let start = lines.next().unwrap_or_default();
-    Ok(Message { start, headers: lines.collect(), ..Message::default() })
+    Ok(Message { start, headers: headers.collect(), ..Message::default() })
 }
 
 /// Reads the body that the head announces.
@@ -63,7 +64,7 @@ pub(crate) async fn read_body(
     reader: &mut BufReader<OwnedReadHalf>,
     message: &mut Message,
 ) -> Result<(), Ended> {
-    if message.header("transfer-encoding") == Some("chunked") {
+    if message.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         message.chunked = true;
         return read_chunks(reader, message).await;
     }
@@ -74,7 +75,9 @@ pub(crate) async fn read_body(
 
 async fn read_chunks(reader: &mut BufReader<OwnedReadHalf>, message: &mut Message) -> Result<(), Ended> {
     loop {
-        let size = usize::from_str_radix(&read_line(reader).await?, 16).map_err(|_| Ended::CutShort)?;
+        let line = read_line(reader).await?;
+        let size = line.split(';').next().unwrap_or_default();
+        let size = usize::from_str_radix(size, 16).map_err(|_| Ended::CutShort)?;
         if size == 0 {
             break;
         }
