@@ -13,7 +13,7 @@ async fn a_backend_that_answers_no_check_delays_the_checks_of_no_other() {
     // Longer than a test may take.
     let fields = json!({"health": {"interval": "100ms", "timeout": "10m", "unhealthyThreshold": 1}});
     let sidecar = Sidecar::start(fields, &[one, two, dead, live.address]).await;
-    until("the dead one is out", || sidecar.metric(&of("down_seconds", dead)) > 0.0).await;
+    until("the dead one is out", || sidecar.metric(&of("down_seconds_total", dead)) > 0.0).await;
     until("the live one is in", || sidecar.metric(&of("up", live.address)) > 0.5).await;
 }
 
@@ -23,7 +23,7 @@ async fn a_backend_that_answers_no_check_is_out_after_its_time_out() {
     let live = Backend::start(b'a').await;
     let fields = json!({"health": {"interval": "100ms", "timeout": "100ms", "unhealthyThreshold": 2}});
     let sidecar = Sidecar::start(fields, &[hole, live.address]).await;
-    until("the silent one is out", || sidecar.metric(&of("down_seconds", hole)) > 0.0).await;
+    until("the silent one is out", || sidecar.metric(&of("down_seconds_total", hole)) > 0.0).await;
     for _ in 0..20 {
         assert_eq!(sidecar.greeted().await.1, b'a');
     }
