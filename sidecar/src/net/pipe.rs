@@ -177,7 +177,8 @@ mod tests {
         let large = vec![7; 4 << 20];
         let mut got = vec![0; large.len()];
         let (sent, got) = tokio::join!(sender.write_all(&large), source.read_exact(&mut got));
-        (sent.unwrap(), got.unwrap());
+        sent.unwrap();
+        got.unwrap();
         assert!(source.try_read(&mut [0]).is_err(), "that was all, and now tokio knows");
         let mut pipe = Pipe::take().unwrap();
         pipe.hush(&source);
