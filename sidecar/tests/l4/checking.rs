@@ -11,7 +11,7 @@ use serde_json::json;
 use sidecar::{
     net::{
         Socket, Target,
-        tls::{Client, Peer, Server},
+        tls::{Beginning, Client, Peer, Server},
     },
     probe::{Failure, Postgres, Probe},
 };
@@ -175,12 +175,13 @@ async fn named(agrees: Option<bool>) -> (Address, tempfile::NamedTempFile, Abort
 
 async fn check_as(
     name: &str,
-    probe: &Probe,
+    (probe, beginning): (&Probe, Beginning),
     address: &Address,
     ca: &tempfile::NamedTempFile,
 ) -> Result<(), Failure> {
     let settings = serde_json::from_value(json!({"caFile": ca.path(), "serverName": name})).unwrap();
-    let peer = Peer::new(Arc::new(Client::load(&settings).unwrap()), address, None);
+    let client = Client::load_as(&settings, beginning).unwrap();
+    let peer = Peer::new(Arc::new(client), address, None);
     probe.check(Target::new(address, Some(&peer)), None, &[], DEADLINE).await.map(drop)
 }
 
@@ -192,15 +193,16 @@ async fn a_check_within_tls_verifies_the_name_and_asks_postgres_for_tls_first() 
         password_file: None,
         role: None,
     });
-    for (probe, agrees) in [(&Probe::Tcp, None), (&postgres, Some(true))] {
+    let postgres = (&postgres, Beginning::WhenPostgresAgrees);
+    for (probe, agrees) in [((&Probe::Tcp, Beginning::AtOnce), None), (postgres, Some(true))] {
         let (address, ca, _server) = named(agrees).await;
         check_as("db.example.com", probe, &address, &ca).await.unwrap();
         let error = check_as("other.example.com", probe, &address, &ca).await.unwrap_err().to_string();
         assert!(error.contains("db.example.com"), "it says whose certificate it is: {error}");
     }
     let (address, ca, _server) = named(Some(false)).await;
-    let error = check_as("db.example.com", &postgres, &address, &ca).await.unwrap_err().to_string();
-    assert_eq!(error, "it speaks no TLS; switch its ssl on, or remove tls from the check");
+    let error = check_as("db.example.com", postgres, &address, &ca).await.unwrap_err().to_string();
+    assert!(error.contains("the server does not speak TLS"), "{error}");
 }
 
 #[tokio::test]

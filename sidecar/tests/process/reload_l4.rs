@@ -199,7 +199,7 @@ fn a_check_within_tls_counts_as_it_is_configured_now() {
             let (_, metrics) = get(sidecar.admin, "/metrics")?;
             let is = |backend: SocketAddr, up: u8| {
                 let series =
-                    format!("sidecar_tcp_backend_up{{listener=\"db\",backend=\"{backend}\"}} {up}\n");
+                    format!("sidecar_tcp_backend_up{{listener=\"db\",backend=\"{backend}\"}} {up}.0\n");
                 metrics.contains(&series)
             };
             (is(plain, 0) && is(within_tls, live)).then_some(())
