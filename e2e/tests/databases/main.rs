@@ -9,6 +9,7 @@ mod names;
 mod page;
 mod postgres;
 mod redis;
+mod roles;
 mod servers;
 mod support;
 mod udp;
