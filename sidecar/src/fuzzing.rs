@@ -13,7 +13,8 @@ use std::{
 use crds::{
     config::{AddressFamily, ProxyVersion, ServiceBackend, Transport},
     units::{
-        Address, AddressPattern, DnsName, Duration, HexBytes, HttpUrl, ListenAddress, Quantity, StatusRange,
+        Address, AddressPattern, DnsName, Duration, HexBytes, HttpUrl, ListenAddress, Quantity,
+        ServerNamePattern, StatusRange,
     },
 };
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
@@ -93,6 +94,7 @@ fn units(bytes: &[u8]) {
     stays::<HttpUrl>(text);
     stays::<ListenAddress>(text);
     stays::<Quantity>(text);
+    stays::<ServerNamePattern>(text);
     stays::<StatusRange>(text);
 }
 

@@ -12,10 +12,14 @@ use super::{
     balance::is_default,
     listener::{MAX_SOURCES, default_address, is_zero},
 };
-use crate::units::{Duration, ListenAddress};
+use crate::units::{Duration, ListenAddress, ServerNamePattern};
 
 /// Most sessions that one UDP listener may be told to keep.
 pub const MAX_SESSIONS: u32 = 1 << 20;
+
+/// Routes of one TCP listener, and server names of one route.
+pub const MAX_ROUTES: u32 = 16;
+pub const MAX_SERVER_NAMES: u32 = 16;
 
 /// A local address whose connections go to the backends, byte for byte.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -44,8 +48,15 @@ pub struct TcpListener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TcpListenerTls>,
 
-    /// Where the backends come from; all sources together make one backend set.
-    #[schemars(length(min = 1, max = MAX_SOURCES))]
+    /// Backends for clients of some server names: TLS goes through unopened, and only the name that it asks for (SNI) is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_ROUTES))]
+    pub routes: Vec<TcpRoute>,
+
+    /// Where the backends come from; all sources together make one backend set. With routes, those of clients that no route is
+    /// for, or that speak no TLS; without any, such clients are closed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_SOURCES))]
     pub backends: Vec<Backend>,
 
     /// The sidecar speaks TLS with the backends, and verifies who they are. Without it bytes go on as they came.
@@ -116,6 +127,24 @@ impl TcpListener {
         let of_backends = self.backend_tls.as_ref().and_then(|tls| tls.start_tls);
         self.protocol.or(of_clients).or(of_backends)
     }
+}
+
+/// Backends of their own for clients that ask for one of some server names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpRoute {
+    /// Names the route in logs and metrics. Unique within the listener.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+
+    /// Names that clients ask for, such as `a.example.com`, or `*.example.com` for all names below that one. A name itself goes
+    /// before `*.`, and the longest `*.` before others; no name stands in two routes.
+    #[schemars(length(min = 1, max = MAX_SERVER_NAMES))]
+    pub server_names: Vec<ServerNamePattern>,
+
+    /// Where the backends come from; all sources together make one backend set.
+    #[schemars(length(min = 1, max = MAX_SOURCES))]
+    pub backends: Vec<Backend>,
 }
 
 /// A local address whose datagrams go to the backends, and whose answers come back.

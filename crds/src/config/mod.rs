@@ -36,8 +36,8 @@ pub use jwt::{
     default_refresh, default_token_header,
 };
 pub use l4::{
-    KeepAlive, L4Balance, MAX_SESSIONS, OnBackendDown, ProxyProtocol, ProxyVersion, Rebalance,
-    TcpBackendLimits, TcpListener, TcpTimeouts, UdpListener,
+    KeepAlive, L4Balance, MAX_ROUTES, MAX_SERVER_NAMES, MAX_SESSIONS, OnBackendDown, ProxyProtocol,
+    ProxyVersion, Rebalance, TcpBackendLimits, TcpListener, TcpRoute, TcpTimeouts, UdpListener,
 };
 pub(crate) use l4::{default_session_timeout, default_sessions, default_tries};
 pub use limits::{LONGEST_PERIOD, MAX_RATE_LIMITS, RateLimit, RateLimitScope};

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     config::{
-        ConnectionLog, KeepAlive, L4Balance, MAX_SESSIONS, OnBackendDown, OutlierDetection, ProxyProtocol,
-        Rebalance, TcpBackendLimits, TcpProtocol, TcpTimeouts, TrafficDistribution,
+        ConnectionLog, KeepAlive, L4Balance, MAX_ROUTES, MAX_SERVER_NAMES, MAX_SESSIONS, OnBackendDown,
+        OutlierDetection, ProxyProtocol, Rebalance, TcpBackendLimits, TcpProtocol, TcpTimeouts,
+        TrafficDistribution,
     },
     schema,
-    units::{Duration, ListenAddress},
+    units::{Duration, ListenAddress, ServerNamePattern},
 };
 
 /// A local address whose connections go to the backends, byte for byte.
@@ -34,6 +35,12 @@ use crate::{
 }), json!({
     "rule": "!has(self.health.udp)",
     "message": "checks by health.udp are for udp listeners: ask by http, postgres or redis, or by a connect",
+}), json!({
+    "rule": "has(self.routes) || size(self.backends) > 0",
+    "message": "a listener has backends, or routes that have them",
+}), json!({
+    "rule": "!has(self.routes) || !(has(self.tls) || has(self.backendTls) || has(self.protocol) || has(self.rebalance))",
+    "message": "routes go by TLS that goes through unopened: remove tls, backendTls, protocol and rebalance, or routes",
 })]))]
 pub struct TcpListenerSpec {
     /// Names the listener in logs, metrics and errors.
@@ -66,8 +73,18 @@ pub struct TcpListenerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TcpListenerTlsSpec>,
 
-    /// Where the backends come from; all of them together are balanced over.
-    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    /// Backends for clients of some server names: TLS goes through unopened, and only the name that it asks for (SNI) is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = MAX_ROUTES),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]),
+    )]
+    pub routes: Vec<TcpRouteSpec>,
+
+    /// Where the backends come from; all of them together are balanced over. With routes, those of clients that no route is for,
+    /// or that speak no TLS; without any, such clients are closed.
+    #[serde(default)]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub backends: Vec<BackendReference>,
 
     /// The sidecar speaks TLS with the backends and verifies who they are, for applications that do not. Without it bytes go on
@@ -136,6 +153,31 @@ pub struct TcpListenerSpec {
     /// Writes one line on standard output for each connection when it has ended. Without it there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<ConnectionLog>,
+}
+
+/// Backends of their own for clients that ask for one of some server names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpRouteSpec {
+    /// Names the route in logs and metrics.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = NAME_PATTERN),
+        extend("x-kubernetes-validations" = [json!({
+            "rule": "self != 'all'",
+            "message": "all names the backends that are of no route: choose another name",
+        })]),
+    )]
+    pub name: String,
+
+    /// Names that clients ask for, such as `a.example.com`, or `*.example.com` for all names below that one. A name itself goes
+    /// before `*.`, and the longest `*.` before others; no name stands in two routes.
+    #[schemars(length(min = 1, max = MAX_SERVER_NAMES), extend("x-kubernetes-list-type" = "set"))]
+    pub server_names: Vec<ServerNamePattern>,
+
+    /// Where the backends come from; all of them together are balanced over.
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "atomic"))]
+    pub backends: Vec<BackendReference>,
 }
 
 /// A local address whose datagrams go to the backends, and whose answers come back.

@@ -19,7 +19,7 @@ pub use injection::{Injection, LogLevel, Mode, ResourceAmounts, Resources, Volum
 pub use jwt::{JwksSecret, JwksSpec, JwtSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
-pub use l4::{TcpListenerSpec, UdpListenerSpec};
+pub use l4::{TcpListenerSpec, TcpRouteSpec, UdpListenerSpec};
 pub use observe::{HeadersSecret, TraceExportSpec, TracingSpec};
 use schemars::JsonSchema;
 pub use secrets::SecretKeys;

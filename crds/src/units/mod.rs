@@ -9,6 +9,7 @@ mod hex;
 mod host;
 mod listen;
 mod quantity;
+mod server_name;
 mod status;
 mod text_or_number;
 mod url;
@@ -21,6 +22,7 @@ pub use hex::HexBytes;
 pub use host::DnsName;
 pub use listen::ListenAddress;
 pub use quantity::Quantity;
+pub use server_name::ServerNamePattern;
 pub use status::StatusRange;
 pub use url::HttpUrl;
 

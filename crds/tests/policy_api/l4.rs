@@ -39,8 +39,20 @@ async fn every_mistake_in_a_listener_of_bytes_or_datagrams_is_refused_at_apply_w
         }
     };
     let dns = |fields: &str| tcp(&format!("backends: [{{dns: {{host: db.example.com, {fields}}}}}]"));
+    let route = |names: &str, fields: &str| {
+        tcp(&format!("routes: [{{name: r, serverNames: [{names}], {BACKENDS}}}], {fields}"))
+    };
     let cases = [
-        ("no backends", tcp("backends: []"), "spec.tcp[0].backends"),
+        ("no backends", tcp("backends: []"), "a listener has backends"),
+        ("no backends and no routes", tcp("routes: []"), "spec.tcp[0].routes"),
+        (
+            "routes by TLS that is opened",
+            route("'*.a'", "tls: {selfSigned: {hosts: [a]}}"),
+            "goes through unopened",
+        ),
+        ("routes of PostgreSQL", route("a", "protocol: Postgres"), "goes through unopened"),
+        ("a route by no name", route("", "backends: []"), "routes[0].serverNames"),
+        ("a route by a star in a name", route("'a.*.b'", "backends: []"), "routes[0].serverNames[0]"),
         ("an unknown protocol", tcp(&format!("protocol: MySQL, {BACKENDS}")), "spec.tcp[0].protocol"),
         (
             "TLS asked for in unknown words",

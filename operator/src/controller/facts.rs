@@ -67,7 +67,9 @@ impl PolicyFact {
 fn services(policy: &SidecarPolicy, namespace: &str) -> BTreeSet<Key> {
     let spec = &policy.spec;
     let http = spec.http.iter().flat_map(|listener| &listener.sites).flat_map(|site| &site.backends);
-    let tcp = spec.tcp.iter().flat_map(|listener| &listener.backends);
+    let tcp = spec.tcp.iter().flat_map(|listener| {
+        listener.backends.iter().chain(listener.routes.iter().flat_map(|route| &route.backends))
+    });
     let udp = spec.udp.iter().flat_map(|listener| &listener.backends);
     http.chain(tcp)
         .chain(udp)

@@ -1,8 +1,8 @@
 //! TCP and UDP listeners of a policy -> those of a SidecarConfig. Pure; no client required.
 
 use crds::{
-    config::{TcpListener, Transport, UdpListener},
-    policy::{TcpListenerSpec, UdpListenerSpec},
+    config::{TcpListener, TcpRoute, Transport, UdpListener},
+    policy::{TcpListenerSpec, TcpRouteSpec, UdpListenerSpec},
 };
 
 use super::{checks, resolve::Resolver, tls};
@@ -15,6 +15,7 @@ impl Resolver<'_> {
             port: listener.port.unwrap_or_default(),
             protocol: listener.protocol,
             tls: listener.tls.as_ref().map(tls::tcp_listener),
+            routes: listener.routes.iter().map(|route| self.route(route)).collect(),
             backends: listener
                 .backends
                 .iter()
@@ -34,6 +35,15 @@ impl Resolver<'_> {
             rebalance: listener.rebalance,
             proxy_protocol: listener.proxy_protocol,
             access_log: listener.access_log.clone(),
+        }
+    }
+
+    fn route(&mut self, route: &TcpRouteSpec) -> TcpRoute {
+        let backends = route.backends.iter().filter_map(|backend| self.backend(backend, Transport::Tcp));
+        TcpRoute {
+            backends: backends.collect(),
+            name: route.name.clone(),
+            server_names: route.server_names.clone(),
         }
     }
 

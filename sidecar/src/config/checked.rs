@@ -22,8 +22,8 @@ pub struct Checked {
 #[derive(Debug, Clone, PartialEq)]
 pub enum CheckedListener {
     Http(Box<CheckedHttp>),
-    Tcp(Box<CheckedL4<TcpListener>>),
-    Udp(Box<CheckedL4<UdpListener>>),
+    Tcp(Box<CheckedTcp>),
+    Udp(Box<CheckedUdp>),
 }
 
 /// An HTTP listener and its sites.
@@ -33,10 +33,19 @@ pub struct CheckedHttp {
     sites: Vec<CheckedSite>,
 }
 
-/// A TCP or UDP listener whose backends each have exactly one source.
+/// A TCP listener whose backends, and those of its routes, each have exactly one source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CheckedL4<L> {
-    listener: L,
+pub struct CheckedTcp {
+    listener: TcpListener,
+    sources: Vec<WeightedSource>,
+    /// In the order of the listener's.
+    routes: Vec<Vec<WeightedSource>>,
+}
+
+/// A UDP listener whose backends each have exactly one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedUdp {
+    listener: UdpListener,
     sources: Vec<WeightedSource>,
 }
 
@@ -57,10 +66,14 @@ impl Checked {
             .into_iter()
             .map(|listener| CheckedListener::Http(Box::new(CheckedHttp::new(listener))));
         let tcp = config.tcp.into_iter().map(|listener| {
-            CheckedListener::Tcp(Box::new(CheckedL4 { sources: sources(&listener.backends), listener }))
+            CheckedListener::Tcp(Box::new(CheckedTcp {
+                sources: sources(&listener.backends),
+                routes: listener.routes.iter().map(|route| sources(&route.backends)).collect(),
+                listener,
+            }))
         });
         let udp = config.udp.into_iter().map(|listener| {
-            CheckedListener::Udp(Box::new(CheckedL4 { sources: sources(&listener.backends), listener }))
+            CheckedListener::Udp(Box::new(CheckedUdp { sources: sources(&listener.backends), listener }))
         });
         Self {
             policy: config.policy,
@@ -123,7 +136,7 @@ impl CheckedListener {
     pub fn sources(&self) -> Vec<&[WeightedSource]> {
         match self {
             Self::Http(http) => http.sites.iter().map(CheckedSite::sources).collect(),
-            Self::Tcp(tcp) => vec![tcp.sources()],
+            Self::Tcp(tcp) => std::iter::once(tcp.sources()).chain(tcp.routes()).collect(),
             Self::Udp(udp) => vec![udp.sources()],
         }
     }
@@ -149,8 +162,24 @@ impl CheckedHttp {
     }
 }
 
-impl<L> CheckedL4<L> {
-    pub fn listener(&self) -> &L {
+impl CheckedTcp {
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
+    /// Those of clients that no route is for.
+    pub fn sources(&self) -> &[WeightedSource] {
+        &self.sources
+    }
+
+    /// Those of each route.
+    pub fn routes(&self) -> impl Iterator<Item = &[WeightedSource]> {
+        self.routes.iter().map(Vec::as_slice)
+    }
+}
+
+impl CheckedUdp {
+    pub fn listener(&self) -> &UdpListener {
         &self.listener
     }
 

@@ -1,12 +1,17 @@
 //! Rules of TCP and UDP listeners.
 
+use std::collections::HashMap;
+
 use crds::{
     config::{Backend, L4Balance, PlainText, ServerCheck, TcpListener, UdpCheck, UdpListener},
     units::Address,
 };
 
+use crate::l4::ALL;
+
 use super::{
     Problem,
+    places::unique,
     rules::{self, not_zero},
 };
 
@@ -24,6 +29,7 @@ pub(super) fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem
     if let Some(tls) = &listener.backend_tls {
         rules::backend_tls(&tls.settings, &format!("{path}.backendTls"), problems);
     }
+    routes(listener, path, problems);
     health(&listener.health, path, problems);
     if listener.health.udp.is_some() {
         let path = format!("{path}.health.udp");
@@ -45,6 +51,48 @@ pub(super) fn tcp(listener: &TcpListener, path: &str, problems: &mut Vec<Problem
     }
     rebalance(listener, path, problems);
     backends(&listener.backends, &listener.address.at(listener.port), path, problems);
+}
+
+fn routes(listener: &TcpListener, path: &str, problems: &mut Vec<Problem>) {
+    if listener.routes.is_empty() && listener.backends.is_empty() {
+        let remedy = "add backends (Where the backends come from)";
+        problems.push(Problem::at(format!("{path}.backends"), "there are none", remedy));
+    }
+    let opened = [
+        ("tls", listener.tls.is_some()),
+        ("backendTls", listener.backend_tls.is_some()),
+        ("protocol", listener.protocol.is_some()),
+        ("rebalance", listener.rebalance.is_some()),
+    ];
+    for (field, _) in opened.iter().filter(|(_, set)| *set && !listener.routes.is_empty()) {
+        problems.push(Problem::at(
+            format!("{path}.{field}"),
+            "routes go by TLS that goes through unopened",
+            "remove it, or routes",
+        ));
+    }
+    let (own, mut names, mut served) = (listener.address.at(listener.port), HashMap::new(), HashMap::new());
+    for (index, route) in listener.routes.iter().enumerate() {
+        let path = format!("{path}.routes[{index}]");
+        unique(&route.name, &path, "route", &mut names, problems);
+        if route.name == ALL {
+            problems.push(Problem::at(
+                format!("{path}.name"),
+                format!("{ALL:?} names the backends that are of no route"),
+                "give the route another name",
+            ));
+        }
+        for (index, name) in route.server_names.iter().enumerate() {
+            if let Some(first) = served.insert(name, &route.name) {
+                problems.push(Problem::at(
+                    format!("{path}.serverNames[{index}]"),
+                    format!("{name} is of the route {first:?} already"),
+                    "write each name into one route",
+                ));
+            }
+        }
+        backends(&route.backends, &own, &path, problems);
+    }
 }
 
 pub(super) fn udp(listener: &UdpListener, path: &str, problems: &mut Vec<Problem>) {

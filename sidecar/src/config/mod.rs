@@ -19,6 +19,6 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-pub use checked::{Checked, CheckedHttp, CheckedL4, CheckedListener, CheckedSite};
+pub use checked::{Checked, CheckedHttp, CheckedListener, CheckedSite, CheckedTcp, CheckedUdp};
 pub use load::{Loaded, MAX_SIZE, load};
 pub use problem::{Problem, Rejected};

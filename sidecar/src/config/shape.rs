@@ -7,7 +7,10 @@ use std::{str::FromStr, sync::LazyLock};
 
 use crds::{
     config::{HEADER_PATTERN, HOST_PATTERN, SERVER_NAME_PATTERN},
-    units::{AddressPattern, ByteSize, DnsName, Duration, HexBytes, HttpUrl, ListenAddress, StatusRange},
+    units::{
+        AddressPattern, ByteSize, DnsName, Duration, HexBytes, HttpUrl, ListenAddress, ServerNamePattern,
+        StatusRange,
+    },
 };
 use serde_json::{Map, Value};
 
@@ -231,6 +234,7 @@ fn parser(schema: &Value) -> Option<Parser> {
             (pattern_of::<HexBytes>(), unit::<HexBytes>),
             (pattern_of::<HttpUrl>(), unit::<HttpUrl>),
             (pattern_of::<ListenAddress>(), unit::<ListenAddress>),
+            (pattern_of::<ServerNamePattern>(), unit::<ServerNamePattern>),
             (pattern_of::<StatusRange>(), unit::<StatusRange>),
             (Some("^/[!-~]*$".to_owned()), request_path),
             (Some(HEADER_PATTERN.to_owned()), header_name),

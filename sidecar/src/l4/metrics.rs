@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::{
     families,
     per_backend::{self, Labels, PerBackend, count, down, ejected, ejections, outstanding, up, weight},
-    tcp::Queue,
+    tcp::{Queue, Ways},
 };
 use crate::{
     balance::Route,
@@ -35,6 +35,8 @@ use crate::{
 pub(super) enum Cause {
     /// The client's TLS handshake failed, or what it said before it got a backend.
     Handshake,
+    /// No route is for the server name that the client asks for.
+    NoRoute,
     /// A request to cancel named no connection, or did not reach its server.
     Cancel,
     /// There is no live backend.
@@ -56,8 +58,9 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Handshake,
+        Self::NoRoute,
         Self::Cancel,
         Self::NoBackend,
         Self::Connect,
@@ -75,6 +78,7 @@ impl Cause {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Handshake => "Handshake",
+            Self::NoRoute => "NoRoute",
             Self::Cancel => "Cancel",
             Self::NoBackend => "NoBackend",
             Self::Connect => "Connect",
@@ -112,6 +116,20 @@ pub(super) struct ListenerMetrics {
     pub(super) route: watch::Receiver<Arc<Route<Counters>>>,
     pub(super) threads: Vec<Arc<ThreadCounters>>,
     pub(super) queue: Arc<Queue>,
+    pub(super) ways: watch::Receiver<Arc<Ways>>,
+}
+
+impl ListenerMetrics {
+    /// The backends of clients that no route is for, and those of each route.
+    fn routes(&self) -> Vec<Arc<Route<Counters>>> {
+        let ways = self.ways.borrow();
+        let routes = ways.all.iter().map(|way| way.route.borrow().clone());
+        std::iter::once(self.route.borrow().clone()).chain(routes).collect()
+    }
+
+    fn queued(&self) -> usize {
+        self.queue.waiting() + self.ways.borrow().all.iter().map(|way| way.queue.waiting()).sum::<usize>()
+    }
 }
 
 impl Named for ListenerMetrics {
@@ -161,7 +179,7 @@ impl Metrics {
 
     /// Whether some listener has a live backend.
     pub(crate) fn is_live(&self) -> bool {
-        self.listeners.all().iter().any(|listener| listener.route.borrow().is_live())
+        self.listeners.all().iter().flat_map(|listener| listener.routes()).any(|route| route.is_live())
     }
 
     pub(super) fn add(&self, listener: &Arc<ListenerMetrics>) {
@@ -191,7 +209,7 @@ impl Collector for Metrics {
         encode_listeners(&mut encoder, &listeners)?;
         let routes: Vec<_> = listeners
             .iter()
-            .map(|listener| (listener.name.as_str(), listener.route.borrow().clone()))
+            .flat_map(|listener| listener.routes().into_iter().map(|route| (listener.name.as_str(), route)))
             .collect();
         per_backend::encode(&mut encoder, &PER_BACKEND, &routes)
     }
@@ -201,7 +219,7 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, listeners: &[Arc<Listen
     encode_gauge(encoder, listeners, &families::CONNECTIONS, |listener| {
         listener.threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum()
     })?;
-    encode_gauge(encoder, listeners, &families::QUEUED, |listener| listener.queue.waiting())?;
+    encode_gauge(encoder, listeners, &families::QUEUED, ListenerMetrics::queued)?;
     let mut family = families::FAILED.encode(encoder)?;
     for listener in listeners {
         for cause in Cause::ALL {

@@ -13,5 +13,6 @@ mod udp;
 pub use access::Access;
 pub(crate) use families::groups;
 pub use metrics::Metrics;
+pub use per_backend::ALL;
 pub use tcp::{TcpListener, TcpParts};
 pub use udp::{Metrics as UdpMetrics, UdpListener, UdpParts};

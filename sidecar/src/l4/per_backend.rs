@@ -16,6 +16,9 @@ use prometheus_client::{
 
 use crate::balance::{Backend, Condition, Route};
 
+/// Names the backends that are of no route.
+pub const ALL: &str = "all";
+
 /// Labels of a series.
 pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
@@ -70,7 +73,10 @@ pub(super) fn encode<D>(
             for backend in &route.backends {
                 let Some(value) = value(backend) else { continue };
                 let address = backend.address.to_string();
-                let labels: Labels<'_> = vec![("listener", *name), ("backend", &address)];
+                let mut labels: Labels<'_> = vec![("listener", *name), ("backend", &address)];
+                if &*backend.site != ALL {
+                    labels.push(("route", &backend.site));
+                }
                 let mut series = family.encode_family(&labels)?;
                 match metric.kind {
                     MetricType::Counter => series.encode_counter::<NoLabelSet, _, u64>(&value, None)?,

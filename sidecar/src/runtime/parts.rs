@@ -9,19 +9,16 @@ use crds::config::{
 
 use crate::{
     balance::SiteInput,
-    config::{CheckedHttp, CheckedL4, CheckedListener},
+    config::{CheckedHttp, CheckedListener, CheckedTcp, CheckedUdp},
     discovery::{Backends, Discovery},
     http::{self, ALPN, Gate, GateError},
-    l4,
+    l4::{self, ALL as ALL_BACKENDS},
     net::{
         BindError, postgres,
         tls::{Beginning, Client, Server, Store, TlsError},
     },
     probe::{Password, PasswordError},
 };
-
-/// Names the one backend set of a TCP or UDP listener in logs.
-const ALL: &str = "all";
 
 /// A listener's configuration, and the parts that its kind needs.
 #[derive(Clone)]
@@ -58,7 +55,9 @@ impl Prepared {
     pub(super) fn backends(&self) -> Vec<&Backends> {
         match self {
             Self::Http(_, parts) => parts.sites.iter().map(|site| &site.backends).collect(),
-            Self::Tcp(_, parts) => vec![&parts.backends.backends],
+            Self::Tcp(_, parts) => {
+                std::iter::once(&parts.backends).chain(&parts.routes).map(|site| &site.backends).collect()
+            }
             Self::Udp(_, parts) => vec![&parts.backends.backends],
         }
     }
@@ -102,14 +101,14 @@ impl Maker<'_> {
         Ok(http::Parts { tls, gate: Arc::new(gate), sites })
     }
 
-    fn tcp(&mut self, checked: &CheckedL4<TcpListener>) -> Result<l4::TcpParts, OpenError> {
+    fn tcp(&mut self, checked: &CheckedTcp) -> Result<l4::TcpParts, OpenError> {
         let listener = checked.listener();
         let name = &listener.name;
         let postgres = listener.spoken() == Some(TcpProtocol::Postgres);
         let client = listener.backend_tls.as_ref();
         let client = client.map(|tls| self.tls.client_as(&tls.settings, Beginning::of(listener)));
         let backends = SiteInput {
-            name: ALL.to_owned(),
+            name: ALL_BACKENDS.to_owned(),
             tls: client.transpose().map_err(|source| failed(name, "backendTls", source))?,
             protocol: None,
             backends: self.backends(checked.sources()),
@@ -119,16 +118,23 @@ impl Maker<'_> {
         let access = self.access(listener.access_log.as_ref());
         let check_tls = self.check_client(name, &listener.health)?;
         password(name, &listener.health)?;
-        Ok(l4::TcpParts { tls, access, backends, check_tls })
+        let routes = listener.routes.iter().zip(checked.routes()).map(|(route, sources)| SiteInput {
+            name: route.name.clone(),
+            tls: None,
+            protocol: None,
+            backends: self.backends(sources),
+        });
+        let routes = routes.collect();
+        Ok(l4::TcpParts { tls, access, backends, routes, check_tls })
     }
 
-    fn udp(&mut self, checked: &CheckedL4<UdpListener>) -> Result<l4::UdpParts, OpenError> {
+    fn udp(&mut self, checked: &CheckedUdp) -> Result<l4::UdpParts, OpenError> {
         let listener = checked.listener();
         let access = self.access(listener.access_log.as_ref());
         let check = listener.health.as_ref();
         let check_tls = check.map(|check| self.check_client(&listener.name, check)).transpose()?.flatten();
         let backends = self.backends(checked.sources());
-        let backends = SiteInput { name: ALL.to_owned(), tls: None, protocol: None, backends };
+        let backends = SiteInput { name: ALL_BACKENDS.to_owned(), tls: None, protocol: None, backends };
         Ok(l4::UdpParts { access, backends, check_tls })
     }
 

@@ -91,7 +91,7 @@ impl Reading {
                 let Some(listener) = sample.label("listener") else { return };
                 let listener = find(&mut self.listeners, listener, |known| &mut known.name);
                 listener.kind = kind;
-                match (sample.label("site"), sample.label("backend")) {
+                match (sample.label("site").or(sample.label("route")), sample.label("backend")) {
                     (site, Some(backend)) => {
                         let site = find(&mut listener.sites, site.unwrap_or(ALL), |known| &mut known.name);
                         find(&mut site.backends, backend, |known| &mut known.address).take_in(what, sample);

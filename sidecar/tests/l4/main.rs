@@ -12,6 +12,7 @@ mod moving;
 mod postgres;
 mod proxying;
 mod rebalancing;
+mod routing;
 mod sidelb;
 mod silence;
 mod support;

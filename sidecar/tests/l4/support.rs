@@ -137,7 +137,14 @@ fn parts(config: &Config, sets: &watch::Receiver<Arc<BackendSet>>, lines: &Lines
     let tls = client.map(Arc::new);
     let backends = SiteInput { name: "all".into(), backends: sets.clone(), tls, protocol: None };
     let access = config.access_log.as_ref().map(|log| Arc::new(Access::new(log, lines)));
-    TcpParts { tls: server.map(Arc::new), access, backends, check_tls: None }
+    let routes = config.routes.iter().map(|route| {
+        let addresses = route.backends.iter().flat_map(|backend| backend.addresses.iter().flatten());
+        let addresses: Vec<_> = addresses.map(|address| address.to_string().parse().unwrap()).collect();
+        let backends = watch::channel(set(&addresses)).1;
+        SiteInput { name: route.name.clone(), backends, tls: None, protocol: None }
+    });
+    let routes = routes.collect();
+    TcpParts { tls: server.map(Arc::new), access, backends, routes, check_tls: None }
 }
 
 /// A server that says its name to everyone who connects, and then echoes what it gets. An end is answered with an end.

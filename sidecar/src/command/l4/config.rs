@@ -32,6 +32,7 @@ pub(super) fn config(wanted: &Wanted) -> SidecarConfig {
                 port,
                 protocol: None,
                 tls: None,
+                routes: Vec::new(),
                 backends,
                 backend_tls: None,
                 balance,

@@ -17,6 +17,7 @@ use super::{
     cancel::CancelKeys,
     queue::Queue,
     rebalance::{ORDERS, Rebalancer},
+    routes::Routes,
     settings::Settings,
     thread::{Share, Thread, Tls},
 };
@@ -37,7 +38,10 @@ use crate::{
 pub struct TcpParts {
     pub tls: Option<Arc<Server>>,
     pub access: Option<Arc<Access>>,
+    /// Of clients that no route is for.
     pub backends: SiteInput,
+    /// Of the routes, by their names.
+    pub routes: Vec<SiteInput>,
     /// Checks go within it instead of the backends' own.
     pub check_tls: Option<Arc<Client>>,
 }
@@ -46,6 +50,7 @@ pub struct TcpParts {
 pub struct TcpListener {
     front: Front,
     balancer: Balancer<Counters>,
+    routes: Routes,
     metrics: Arc<ListenerMetrics>,
     tls: Tls,
     access: Arc<ArcSwapOption<Access>>,
@@ -63,8 +68,9 @@ impl TcpListener {
     ) -> Result<Self, BindError> {
         let (front, lanes) = Front::open(&config.name, &config.address.at(config.port), workers)?;
         let workers = workers.handles();
-        let balancer =
-            Balancer::start(&config.name, Rules::of_tcp(config, parts.check_tls), vec![parts.backends]);
+        let rules = Rules::of_tcp(config, parts.check_tls);
+        let balancer = Balancer::start(&config.name, rules.clone(), vec![parts.backends]);
+        let routes = Routes::open(config, &rules, parts.routes);
         let queue = Arc::<Queue>::default();
         let keys = Arc::<CancelKeys>::default();
         let shown = Arc::new(ListenerMetrics {
@@ -72,6 +78,7 @@ impl TcpListener {
             route: balancer.route(),
             threads: workers.iter().map(|_| Arc::<ThreadCounters>::default()).collect(),
             queue: Arc::clone(&queue),
+            ways: routes.ways(),
         });
         metrics.add(&shown);
         let tls = Arc::new(ArcSwapOption::new(parts.tls));
@@ -91,6 +98,7 @@ impl TcpListener {
                 queue: Arc::clone(&queue),
                 keys: Arc::clone(&keys),
                 orders,
+                ways: routes.ways(),
                 tls: Arc::clone(&tls),
                 access: Arc::clone(&access),
                 settings: Arc::clone(&settings),
@@ -99,7 +107,7 @@ impl TcpListener {
         }
         let rebalancer = Rebalancer { route: balancer.route(), settings: Arc::clone(&settings), threads };
         let rebalancer = AbortOnDropHandle::new(tokio::spawn(rebalancer.run()));
-        Ok(Self { front, balancer, metrics: shown, tls, access, settings, _rebalancer: rebalancer })
+        Ok(Self { front, balancer, routes, metrics: shown, tls, access, settings, _rebalancer: rebalancer })
     }
 
     pub fn name(&self) -> &str {
@@ -119,12 +127,14 @@ impl TcpListener {
         let settings = Settings::from(config);
         watch_hosts(&self.front, &settings);
         self.settings.store(Arc::new(settings));
-        self.balancer.update(Rules::of_tcp(config, parts.check_tls), vec![parts.backends]);
+        let rules = Rules::of_tcp(config, parts.check_tls);
+        self.balancer.update(rules.clone(), vec![parts.backends]);
+        self.routes.update(config, &rules, parts.routes);
     }
 
-    /// True once the backend set has answered.
+    /// True once all backend sets have answered.
     pub fn answered(&self) -> watch::Receiver<bool> {
-        self.balancer.answered()
+        self.routes.answered(self.balancer.answered())
     }
 
     /// Connections open now.

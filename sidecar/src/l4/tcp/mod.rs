@@ -7,9 +7,11 @@ mod entry;
 mod flow;
 mod going;
 mod listener;
+mod names;
 mod postgres;
 mod queue;
 mod rebalance;
+mod routes;
 mod session;
 mod settings;
 mod shares;
@@ -18,3 +20,4 @@ mod thread;
 
 pub use listener::{TcpListener, TcpParts};
 pub(super) use queue::Queue;
+pub(super) use routes::Ways;

@@ -59,6 +59,8 @@ pub(super) struct Words {
     pub(super) asked: bool,
     /// Bytes of the client's that come before it can hear a refusal; none if it would understand none.
     pub(super) unread: Option<usize>,
+    /// The server name that it asks for, where backends go by that.
+    pub(super) name: Option<String>,
 }
 
 impl Manners {
@@ -132,7 +134,7 @@ impl Manners {
 
 impl Words {
     fn new(head: [u8; HEAD], asked: bool, unread: Option<usize>) -> Self {
-        Self { said: head.to_vec(), asked, unread }
+        Self { said: head.to_vec(), asked, unread, name: None }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use socket2::SockRef;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     cancel::{self, Learner},
@@ -30,8 +30,12 @@ use crate::{
         Accepted, DeadHosts, Slot, Socket, Stream,
         postgres::CancelKey,
         proxy_protocol::{self, Ends},
+        tls::Hello,
     },
 };
+
+/// A client whose server name decides and that has not begun with TLS after this time is cut off.
+const HELLO: Duration = Duration::from_secs(10);
 
 /// A client and a backend that are connected.
 struct Session<'a> {
@@ -41,6 +45,8 @@ struct Session<'a> {
     server: Stream,
     up: Flow,
     down: Flow,
+    /// Bytes of the client that came before there was a backend, and that another backend can be told as well.
+    said: u64,
     up_ended: bool,
     down_ended: bool,
     silence: Silence,
@@ -80,6 +86,12 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     let words = match wanted {
         Wanted::Server(words) => words,
         Wanted::Cancel(key) => return entry.ends(cancel(&thread, &settings, ends, &key).await),
+    };
+    let Some(thread) = thread.of_name(words.name.as_deref()) else {
+        tracing::debug!(listener = %thread.listener, name = words.name, "no route is for what a client asks for");
+        entry.ends(Some(Cause::NoRoute));
+        thread.counters.failed(Cause::NoRoute);
+        return reset(&client);
     };
     let mut asked = Asked::default();
     loop {
@@ -141,10 +153,19 @@ async fn open(
     let (client, wanted) = match (settings.postgres, tls) {
         (Some(manners), tls) => Box::pin(manners.open(socket, tls.as_deref())).await?,
         (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
+        (None, None) if settings.by_name => {
+            let heard = Box::pin(timeout(HELLO, Hello::read(&mut socket))).await;
+            let Hello { said, name } = heard.map_err(|_| late())??;
+            (socket.into(), Wanted::Server(Words { said, name, ..Words::default() }))
+        }
         (None, None) => (socket.into(), Wanted::Server(Words::default())),
     };
     entry.opened(&client);
     Ok(Opened { client, wanted, ends, _slot: slot })
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no ClientHello within 10 s")
 }
 
 /// Passes on a client's request to cancel. As the server itself would, it tells the client nothing but that it was heard.
@@ -186,6 +207,7 @@ impl<'a> Session<'a> {
             server,
             up: if words.said.is_empty() { Flow::new() } else { Flow::begun(&words.said) },
             down: Flow::new().not_empty().seen_by(learner),
+            said: words.said.len() as u64,
             up_ended: false,
             down_ended: false,
             silence: Silence::new(settings.idle, settings.dead_hosts.after),
@@ -307,7 +329,7 @@ impl<'a> Session<'a> {
 
     /// Nobody has said a word yet, and the connection is new: another backend can serve it as well.
     fn is_early(&self) -> bool {
-        let silent = self.up.moved() == 0 && self.down.moved() == 0 && !self.up_ended;
+        let silent = self.up.moved() == self.said && self.down.moved() == 0 && !self.up_ended;
         silent && self.since.elapsed() < self.early
     }
 

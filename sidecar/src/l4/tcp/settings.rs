@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) tells_ends: Option<ProxyVersion>,
     /// What is heeded where clients speak PostgreSQL.
     pub(super) postgres: Option<Manners>,
+    /// Backends go by the server name that clients ask for.
+    pub(super) by_name: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,7 @@ impl From<&TcpListener> for Settings {
             takes_ends: config.proxy_protocol.accept,
             tells_ends: config.proxy_protocol.send,
             postgres: Manners::of(config),
+            by_name: !config.routes.is_empty(),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     going::Going,
     queue::Queue,
     rebalance::{self, Order},
+    routes::{Way, Ways},
     session,
     settings::Settings,
 };
@@ -56,6 +57,7 @@ pub(super) struct Share {
     pub(super) queue: Arc<Queue>,
     pub(super) keys: Arc<CancelKeys>,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) ways: watch::Receiver<Arc<Ways>>,
     pub(super) tls: Tls,
     pub(super) access: Arc<ArcSwapOption<Access>>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
@@ -79,6 +81,15 @@ pub(super) struct Thread {
     waiting: Cell<usize>,
     /// The connections, to be told when they shall end.
     going: RefCell<Slab<Rc<Going>>>,
+    routed: RefCell<Routed>,
+}
+
+/// The thread's shares of the routes, each with backends and connections of its own.
+#[derive(Default)]
+struct Routed {
+    ways: Arc<Ways>,
+    /// By the indexes of the ways.
+    threads: Vec<Rc<Thread>>,
 }
 
 /// A connection in the thread's list, until this is dropped.
@@ -111,9 +122,11 @@ impl Thread {
             revived: Notify::new(),
             waiting: Cell::new(0),
             going: RefCell::default(),
+            routed: RefCell::default(),
         });
         thread.adopt(share.route.borrow_and_update().clone());
-        let mut connections = JoinSet::new();
+        let (mut connections, mut followers) = (JoinSet::new(), JoinSet::new());
+        thread.follow(share.ways.borrow_and_update().clone(), &mut followers);
         let (mut accepting, mut following) = (true, true);
         let mut pulse = pin!(sleep(PULSE));
         let (mut beats, mut came) = (true, false);
@@ -126,6 +139,10 @@ impl Thread {
                     Ok(()) => thread.adopt(share.route.borrow_and_update().clone()),
                     Err(_) => following = false,
                 },
+                Ok(()) = share.ways.changed() => {
+                    thread.follow(share.ways.borrow_and_update().clone(), &mut followers);
+                }
+                Some(_) = followers.join_next() => {}
                 changed = share.lane.phase.changed() => {
                     // A drain waits for clients and backends: only they know when they have done.
                     if changed.is_err() {
@@ -155,6 +172,58 @@ impl Thread {
         connections.shutdown().await;
         thread.flush();
         drop(share.lane.done);
+    }
+
+    /// Takes over new routes by server name; those that are the same go on.
+    fn follow(&self, ways: Arc<Ways>, followers: &mut JoinSet<()>) {
+        let before = self.routed.take();
+        let share = |way: &Way| {
+            let same = before.threads.iter().find(|thread| Arc::ptr_eq(&thread.queue, &way.queue));
+            same.cloned().unwrap_or_else(|| {
+                let (thread, mut route) = (Rc::new(self.sharing(way)), way.route.clone());
+                let following = Rc::clone(&thread);
+                following.adopt(route.borrow_and_update().clone());
+                followers.spawn_local(async move {
+                    while route.changed().await.is_ok() {
+                        let route = route.borrow_and_update().clone();
+                        following.adopt(route);
+                    }
+                });
+                thread
+            })
+        };
+        let threads = ways.all.iter().map(share).collect();
+        self.routed.replace(Routed { ways, threads });
+    }
+
+    /// A share of a route, that has all but backends in common with this.
+    fn sharing(&self, way: &Way) -> Self {
+        Self {
+            listener: Arc::clone(&self.listener),
+            counters: Arc::clone(&self.counters),
+            queue: Arc::clone(&way.queue),
+            keys: Arc::clone(&self.keys),
+            route: RefCell::new(Arc::new(Route::empty())),
+            random: RefCell::new(fastrand::Rng::new()),
+            tls: Arc::clone(&self.tls),
+            access: Arc::clone(&self.access),
+            journal: RefCell::default(),
+            settings: Arc::clone(&self.settings),
+            revived: Notify::new(),
+            waiting: Cell::new(0),
+            going: RefCell::default(),
+            routed: RefCell::default(),
+        }
+    }
+
+    /// The share that serves clients who ask for this name. None if no route is for it, and there are no other backends.
+    pub(super) fn of_name(self: &Rc<Self>, name: Option<&str>) -> Option<Rc<Self>> {
+        let routed = self.routed.borrow();
+        let found = name.and_then(|name| routed.ways.names.find(name));
+        match found.and_then(|index| routed.threads.get(index)) {
+            Some(thread) => Some(Rc::clone(thread)),
+            None => (routed.threads.is_empty() || routed.ways.has_rest).then(|| Rc::clone(self)),
+        }
     }
 
     /// Takes over a new route. Connections to backends that have gone stay for as long as both sides want them to.

@@ -7,6 +7,7 @@ mod client;
 mod current;
 mod error;
 mod explain;
+mod hello;
 mod identity;
 mod material;
 mod self_signed;
@@ -19,6 +20,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use client::{Beginning, Client, Peer};
 pub use error::TlsError;
+pub use hello::Hello;
 pub use identity::Identity;
 use rustls::crypto::CryptoProvider;
 pub use server::Server;
