@@ -113,9 +113,8 @@ impl Shape {
         });
         if placement == Placement::Native {
             container["restartPolicy"] = "Always".into();
-            if serves_other_pods(policy) {
-                container["lifecycle"] = json!({"preStop": {"exec": {"command": LEAVE}}});
-            }
+            // Every one has it, so that a listener for other pods can come later.
+            container["lifecycle"] = json!({"preStop": {"exec": {"command": LEAVE}}});
         }
         for VolumeMount { name, mount_path, read_only } in &injection.volume_mounts {
             mount(&mut container, name, mount_path, *read_only);
@@ -164,11 +163,6 @@ fn placement(
             Err(InjectError::NativeUnsupported { asked_by })
         }
     }
-}
-
-/// A listener takes requests from outside of the pod.
-fn serves_other_pods(policy: &SidecarPolicy) -> bool {
-    policy.spec.http.iter().filter_map(|listener| listener.address.ip()).any(|address| !address.is_loopback())
 }
 
 fn arguments(config_map: &str, placement: Placement, amounts: &Amounts, level: &str) -> Vec<String> {

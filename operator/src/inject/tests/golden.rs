@@ -44,6 +44,8 @@ fn sidecar(mode: &str) -> Value {
         ],
     });
     if mode == "native" {
+        container["lifecycle"] =
+            json!({"preStop": {"exec": {"command": ["/sidecar", "leave", "--state-dir", "/var/run/sidecar"]}}});
         container["restartPolicy"] = json!("Always");
     }
     container
