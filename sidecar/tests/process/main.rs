@@ -130,6 +130,22 @@ fn sends_away(port: u16) -> bool {
     String::from_utf8(answer).unwrap().to_ascii_lowercase().contains("connection: close")
 }
 
+/// Whether a new client in HTTP/2 is served that waits for the sidecar's first words before it asks.
+fn serves_http2(port: u16) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (sender, mut connection) = h2::client::handshake(stream).await.unwrap();
+        let mut pings = connection.ping_pong().unwrap();
+        tokio::spawn(connection);
+        pings.ping(h2::Ping::opaque()).await.unwrap();
+        let Ok(mut sender) = sender.ready().await else { return false };
+        let request = http::Request::get("http://test/").body(()).unwrap();
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        answer.await.is_ok_and(|answer| answer.status() == 200)
+    })
+}
+
 #[test]
 fn before_the_pod_ends_clients_from_elsewhere_are_answered_and_sent_away() {
     let backend = Backend::start("one");
@@ -151,6 +167,7 @@ fn before_the_pod_ends_clients_from_elsewhere_are_answered_and_sent_away() {
             sidecar.signal("TERM");
         }
         retry("the word", || sends_away(inbound).then_some(()));
+        assert!(serves_http2(inbound), "what comes late is served all the same");
         assert!(!sends_away(own), "the application has nowhere else to go");
         if by_word {
             sidecar.write(&config(&[open("inbound", inbound), own_listener, open("late", late)]));

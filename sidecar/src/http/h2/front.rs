@@ -46,6 +46,9 @@ const MOST_RESETS: usize = 50;
 /// The preface has this long to come.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// A client that came when all are sent away has this long for a first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// A client that was told to go has this long to hear it.
 const GOODBYE: Duration = Duration::from_secs(10);
 
@@ -60,6 +63,8 @@ struct Front<'a> {
     alarm: Alarm,
     /// Requests came since the alarm was set.
     active: bool,
+    /// It came when all are sent away, and has not asked for anything yet: what it wants is served first.
+    late: bool,
     leaving: bool,
 }
 
@@ -82,6 +87,8 @@ pub(in crate::http) async fn serve(thread: &Rc<Thread>, wire: &mut Wire, peer: R
         }
         Err(_) => return tracing::debug!(%listener, "a connection in HTTP/2 did not begin in time"),
     };
+    let late = thread.is_draining();
+    let patience = if late { FIRST_REQUEST } else { thread.settings().timeouts.idle };
     let mut front = Front {
         thread,
         peer,
@@ -89,8 +96,9 @@ pub(in crate::http) async fn serve(thread: &Rc<Thread>, wire: &mut Wire, peer: R
         connection,
         lanes: Rc::default(),
         tasks: JoinSet::new(),
-        alarm: Alarm::after(thread.settings().timeouts.idle),
+        alarm: Alarm::after(patience),
         active: false,
+        late,
         leaving: false,
     };
     poll_fn(|context| front.poll(context)).await;
@@ -120,7 +128,7 @@ impl Front<'_> {
                 self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 continue;
             }
-            if self.thread.is_draining() && !self.leaving {
+            if self.thread.is_draining() && !self.late && !self.leaving {
                 self.leave();
                 continue;
             }
@@ -151,6 +159,7 @@ impl Front<'_> {
 
     fn begin(&mut self, request: Request<RecvStream>, respond: server::SendResponse<Bytes>) {
         self.active = true;
+        self.late = false;
         match Job::new(&self.lanes, request, respond) {
             Ok(job) => {
                 if let Some(lane) = self.lanes.give(job) {
