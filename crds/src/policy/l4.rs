@@ -33,6 +33,9 @@ use crate::{
     "rule": "!has(self.rebalance) || self.balance != 'SourceHash'",
     "message": "with balance SourceHash a client comes back to the same backend: remove rebalance",
 }), json!({
+    "rule": "!has(self.routes) || self.routes.all(r, r.serverNames.all(n, self.routes.exists_one(q, n in q.serverNames)))",
+    "message": "a server name stands in two routes: keep it in one of them",
+}), json!({
     "rule": "!has(self.health.udp)",
     "message": "checks by health.udp are for udp listeners: ask by http, postgres or redis, or by a connect",
 }), json!({

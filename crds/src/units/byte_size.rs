@@ -67,7 +67,6 @@ impl JsonSchema for ByteSize {
             "maximum": 999_999_999,
             "pattern": PATTERN,
             "maxLength": 24,
-            "description": "A size in bytes such as 65536, 10Mi or 5Gi.",
         })
     }
 }

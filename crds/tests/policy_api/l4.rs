@@ -51,6 +51,13 @@ async fn every_mistake_in_a_listener_of_bytes_or_datagrams_is_refused_at_apply_w
             "goes through unopened",
         ),
         ("routes of PostgreSQL", route("a", "protocol: Postgres"), "goes through unopened"),
+        (
+            "a server name in two routes",
+            tcp(&format!(
+                "routes: [{{name: r, serverNames: [a, b], {BACKENDS}}}, {{name: s, serverNames: [b], {BACKENDS}}}], backends: []"
+            )),
+            "stands in two routes",
+        ),
         ("a route by no name", route("", "backends: []"), "routes[0].serverNames"),
         ("a route by a star in a name", route("'a.*.b'", "backends: []"), "routes[0].serverNames[0]"),
         ("an unknown protocol", tcp(&format!("protocol: MySQL, {BACKENDS}")), "spec.tcp[0].protocol"),
