@@ -126,6 +126,11 @@ impl Drop for Pipe {
     }
 }
 
+/// Has a source tell of each byte again whose pipe was given up before it was empty.
+pub fn heed(source: impl AsFd) -> io::Result<()> {
+    low_water::set(source, 1)
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

@@ -5,7 +5,7 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::client::Client;
-use crate::net::buffer::SMALL;
+use crate::net::{buffer::SMALL, pipe};
 
 /// A client that is still sending a body that nobody wants gets this long, and this many bytes, to see the answer: closing
 /// with unread bytes is a reset, which takes away an answer that has not been read.
@@ -48,6 +48,10 @@ impl Client {
     }
 
     async fn linger(&mut self) {
+        if let Some(stream) = self.wire.stream.as_tcp() {
+            // A socket that cannot do it tells by and by.
+            let _ = pipe::heed(stream);
+        }
         self.alarm.set_after(LINGER);
         let mut left = LINGER_BYTES;
         poll_fn(|context| {
