@@ -41,18 +41,30 @@ impl Datagram {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let socket = UdpSocket::bind(any).await.map_err(Failure::Connect)?;
-        // Only what comes from there is read, and an ICMP error comes back.
+        self.ask(UdpSocket::bind(any).await.map_err(Failure::Connect)?, address, limit).await
+    }
+
+    async fn ask(&self, socket: UdpSocket, address: SocketAddr, limit: Duration) -> Result<(), Failure> {
+        // From then on only what comes from there is taken, and an ICMP error comes back.
         socket.connect(address).await.map_err(failed)?;
+        let asked = socket.peer_addr().map_err(failed)?;
         let mut sending = interval((limit / SENT).max(Duration::from_millis(1)));
+        let mut left = SENT;
         let mut answer = vec![0; LONGEST];
         loop {
             tokio::select! {
                 biased;
-                received = socket.recv(&mut answer) => {
-                    return self.judge(&answer[..received.map_err(failed)?]);
+                received = socket.recv_from(&mut answer) => {
+                    let (length, from) = received.map_err(failed)?;
+                    // What came before it was connected may be anybody's.
+                    if (from.ip(), from.port()) == (asked.ip(), asked.port()) {
+                        return self.judge(&answer[..length]);
+                    }
                 }
-                _ = sending.tick() => drop(socket.send(&self.question).await.map_err(failed)?),
+                _ = sending.tick(), if left > 0 => {
+                    socket.send(&self.question).await.map_err(failed)?;
+                    left -= 1;
+                }
             }
         }
     }
@@ -121,6 +133,28 @@ mod tests {
     #[tokio::test]
     async fn two_lost_datagrams_are_no_failure() {
         run(&server(2, b"pong").await, b"pong").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_asked_three_times() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let silence = run(&server.local_addr().unwrap().into(), b"").await;
+        assert!(matches!(silence, Err(Failure::TimedOut(LIMIT))));
+        let mut asked = 0;
+        while server.try_recv(&mut [0; 64]).is_ok() {
+            asked += 1;
+        }
+        assert_eq!(asked, 3);
+    }
+
+    #[tokio::test]
+    async fn what_a_stranger_sends_before_it_asks_is_no_answer() {
+        let Some(address) = server(0, b"pong").await.ip() else { panic!("no address") };
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        stranger.send_to(b"hello", socket.local_addr().unwrap()).await.unwrap();
+        let datagram = Datagram { question: b"ping".to_vec(), answer: b"pong".to_vec() };
+        timeout(LIMIT, datagram.ask(socket, address, LIMIT)).await.unwrap().unwrap();
     }
 
     #[tokio::test]
