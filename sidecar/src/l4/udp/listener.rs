@@ -35,6 +35,9 @@ pub struct UdpParts {
     pub check_tls: Option<Arc<Client>>,
 }
 
+/// What the threads have to cut their sessions off.
+const CUT_OFF: Duration = Duration::from_secs(1);
+
 /// An open listener. Dropping it closes it and all its sessions at once; [`UdpListener::drain`] lets them end.
 pub struct UdpListener {
     name: Arc<str>,
@@ -137,6 +140,11 @@ impl UdpListener {
         if timeout(limit, self.done.recv()).await.is_err() {
             let (listener, sessions) = (&self.name, self.sessions());
             tracing::info!(%listener, sessions, "sessions are cut off");
+            // The threads write the last lines of the access log, and may be ended after this.
+            drop(self.phase);
+            if timeout(CUT_OFF, self.done.recv()).await.is_err() {
+                tracing::warn!(%listener, "a thread did not close its sessions in time");
+            }
         }
         tracing::info!(listener = %self.name, address = %self.address, "closed");
     }

@@ -79,7 +79,8 @@ async fn what_is_left_when_the_listener_closes_is_cut_off() {
     let client = sidecar.client().await;
     client.ask("one").await;
     let output = sidecar.output.clone();
-    let (listener, _workers) = sidecar.into_parts();
+    let (listener, workers) = sidecar.into_parts();
     in_time("the drain", listener.drain(std::time::Duration::ZERO)).await;
+    in_time("the end of the threads", workers.shutdown(std::time::Duration::ZERO)).await;
     assert_eq!(output.objects(1).await[0]["cause"], "CutOff");
 }
