@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use crds::config::{HealthCheck, ServerCheck};
+use crds::config::{HealthCheck, PostgresRole, RedisRole, ServerCheck};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -23,10 +23,12 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// Longest time between two checks of a backend that refuses: it may be back at any moment, and a refusal costs little.
 const REFUSED: Duration = Duration::from_millis(500);
 
-/// A backend's condition, or the reason for it, has changed.
-#[derive(Debug, PartialEq, Eq)]
+/// A backend's condition, or the reason for it: the first that was found out, and each change after it.
+#[derive(Debug)]
 pub(super) struct Report {
     pub(super) id: u64,
+    /// By which it was found out: what an earlier one has said does not hold for a later one.
+    pub(super) schedule: Arc<Schedule>,
     pub(super) condition: Condition,
     /// What the last check failed with.
     pub(super) failure: Option<String>,
@@ -49,6 +51,13 @@ pub(super) struct Schedule {
     thresholds: Thresholds,
     /// Whether a backend that is up is checked only when requests cast doubt on it.
     optimistic: bool,
+}
+
+/// What a server is to be among those that copy each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Postgres(PostgresRole),
+    Redis(RedisRole),
 }
 
 /// What the checks of a TCP or UDP listener need beside its [`ServerCheck`].
@@ -104,10 +113,19 @@ impl Schedule {
 
     /// Whether servers are told apart by their role.
     pub(super) fn asks_for_role(&self) -> bool {
+        self.role().is_some()
+    }
+
+    /// Whether it wants another role than `before` did: what that has said tells nothing about it.
+    pub(super) fn asks_anew_for_role(&self, before: Option<&Self>) -> bool {
+        self.asks_for_role() && self.role() != before.and_then(Self::role)
+    }
+
+    fn role(&self) -> Option<Role> {
         match &self.probe {
-            Probe::Postgres(postgres) => postgres.role.is_some(),
-            Probe::Redis(redis) => redis.role.is_some(),
-            Probe::Tcp | Probe::Http(_) | Probe::Udp(_) => false,
+            Probe::Postgres(postgres) => postgres.role.map(Role::Postgres),
+            Probe::Redis(redis) => redis.role.map(Role::Redis),
+            Probe::Tcp | Probe::Http(_) | Probe::Udp(_) => None,
         }
     }
 
@@ -175,7 +193,7 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
     reports: mpsc::Sender<Report>,
 ) {
     let mut health = Health::resumed(backend.condition());
-    let mut reported = (health.condition(), None);
+    let mut reported = None;
     loop {
         let started = Instant::now();
         let outcome = check().await;
@@ -189,9 +207,10 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
         let failure =
             outcome.err().filter(|_| !health.condition().is_usable()).map(|failure| failure.to_string());
         let now = (health.condition(), failure);
-        if now != reported {
-            reported = now.clone();
-            let report = Report { id: backend.id, condition: now.0, failure: now.1 };
+        if reported.as_ref() != Some(&now) {
+            reported = Some(now.clone());
+            let (condition, failure) = now;
+            let report = Report { id: backend.id, schedule: Arc::clone(&schedule), condition, failure };
             if reports.send(report).await.is_err() {
                 return;
             }
@@ -364,6 +383,13 @@ mod tests {
         let other = Condition::Down(Cause::OtherRole);
         let failed = Condition::Down(Cause::Failed);
         assert_eq!(seen, [(Condition::Up, 0), (other, 1), (Condition::Up, 2), (failed, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_outcome_is_reported_even_where_nothing_has_changed() {
+        let backend = backend();
+        backend.set_condition(Condition::Up);
+        assert_eq!(reports(&backend, &[|| Ok(())], 1).await, [(Condition::Up, Duration::ZERO)]);
     }
 
     #[test]

@@ -41,9 +41,16 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(site: &Arc<str>, endpoint: &Endpoint, input: &SiteInput) -> Self {
+    /// `schedule` is that of its checks.
+    pub(super) fn new(
+        site: &Arc<str>,
+        endpoint: &Endpoint,
+        input: &SiteInput,
+        schedule: Option<&Arc<Schedule>>,
+    ) -> Self {
         // A name makes no difference to those who do not ask for it.
-        let host = endpoint.host.clone().filter(|_| input.tls.is_some());
+        let asked = input.tls.is_some() || schedule.is_some_and(|schedule| schedule.tls.is_some());
+        let host = endpoint.host.clone().filter(|_| asked);
         Self {
             site: Arc::clone(site),
             address: endpoint.address.clone(),
@@ -123,21 +130,37 @@ impl<D: Default + Send + Sync + 'static> Entry<D> {
         (self.weight, self.terminating) = (endpoint.weight, endpoint.terminating);
         self.backend.set_weight(endpoint.weight);
         if self.schedule.as_ref() != schedule {
+            match schedule {
+                None => {
+                    self.forget(Condition::Unknown);
+                    self.backend.trust();
+                }
+                // What is well may be in the other role.
+                Some(new) if new.asks_anew_for_role(self.schedule.as_deref()) => {
+                    self.forget(Condition::Awaited);
+                }
+                Some(_) => {}
+            }
+            // It goes on from the condition.
             self.check = schedule.map(|schedule| start_check(&self.backend, schedule, audience));
             self.schedule = schedule.cloned();
-            if schedule.is_none() {
-                // What a check has said last holds no longer.
-                self.condition = Condition::Unknown;
-                self.failure = None;
-                self.backend.trust();
-                self.backend.set_condition(Condition::Unknown);
-            }
         }
+    }
+
+    /// What a check has said last holds no longer.
+    fn forget(&mut self, now: Condition) {
+        self.condition = now;
+        self.failure = None;
+        self.backend.set_condition(now);
     }
 }
 
 impl<D> Entry<D> {
     pub(super) fn take_in(&mut self, report: Report, listener: &str) {
+        // One of an earlier schedule may have waited.
+        if !self.schedule.as_ref().is_some_and(|schedule| Arc::ptr_eq(schedule, &report.schedule)) {
+            return;
+        }
         let (site, backend) = (&self.backend.site, &self.backend.address);
         let failure = report.failure.as_deref().unwrap_or("none");
         let (before, now) = (self.condition, report.condition);
@@ -276,6 +299,7 @@ mod tests {
     use crds::config::HealthCheck;
 
     use super::*;
+    use crate::balance::health::Cause;
 
     #[test]
     fn a_weight_ramps_up_from_a_tenth_to_all_of_it() {
@@ -287,35 +311,102 @@ mod tests {
         assert_eq!(ramp(Some(since), Duration::ZERO, since), 100);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_start_begins_with_the_first_good_check_where_that_was_awaited() {
-        let (schedule, shared) =
-            (Arc::new(Schedule::new(&HealthCheck::default(), false)), Arc::<Shared>::default());
-        let (reports, _queue) = tokio::sync::mpsc::channel(1);
-        let audience = Audience { reports, watcher: None };
-        let key = Key {
-            site: "s".into(),
-            address: "127.0.0.1:1".parse().unwrap(),
-            others: None,
-            host: None,
-            tls: None,
-            protocol: Some(Protocol::Http1),
-        };
+    fn endpoint(host: Option<&str>) -> Endpoint {
+        Endpoint { host: host.map(Into::into), ..Endpoint::at("127.0.0.1:1".parse::<Address>().unwrap()) }
+    }
+
+    fn input() -> SiteInput {
+        let (_, backends) = tokio::sync::watch::channel(Arc::default());
+        SiteInput { name: "s".into(), backends, tls: None, protocol: None }
+    }
+
+    fn start(schedule: &Arc<Schedule>, condition: Condition, audience: &Audience) -> Entry<()> {
         let start = Start {
-            condition: Condition::Awaited,
-            schedule: Some(&schedule),
-            shared: &shared,
-            audience: &audience,
+            condition,
+            schedule: Some(schedule),
+            shared: &Arc::default(),
+            audience,
             since: Some(Instant::now()),
             latency: 0,
         };
-        let mut entry = Entry::<()>::start(&key, &Endpoint::at(key.address.clone()), &start);
+        let endpoint = endpoint(None);
+        Entry::start(&Key::new(&"s".into(), &endpoint, &input(), Some(schedule)), &endpoint, &start)
+    }
+
+    fn server_check(check: &str, tls: Option<Arc<Client>>) -> Arc<Schedule> {
+        let means = check::Means { tls, ..check::Means::default() };
+        Arc::new(Schedule::of_server(&serde_yaml::from_str(check).unwrap(), means))
+    }
+
+    fn audience() -> Audience {
+        Audience { reports: tokio::sync::mpsc::channel(1).0, watcher: None }
+    }
+
+    fn report(entry: &Entry<()>, schedule: &Arc<Schedule>, condition: Condition) -> Report {
+        Report { id: entry.backend.id, schedule: Arc::clone(schedule), condition, failure: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_start_begins_with_the_first_good_check_where_that_was_awaited() {
+        let schedule = Arc::new(Schedule::new(&HealthCheck::default(), false));
+        let mut entry = start(&schedule, Condition::Awaited, &audience());
         let window = Duration::from_secs(30);
         let later = Instant::now() + 2 * window;
         assert!(!entry.member(window, later).condition.is_usable());
-        let report = Report { id: entry.backend.id, condition: Condition::Up, failure: None };
-        entry.take_in(report, "test");
+        entry.take_in(report(&entry, &schedule, Condition::Up), "test");
         assert_eq!(entry.member(window, Instant::now()).weight, LEAST);
         assert_eq!(entry.backend.last_downtime(), None, "it was not down");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_that_is_asked_for_anew_is_awaited_and_other_edits_change_nothing() {
+        let role = Condition::Awaited;
+        for (before, after, expected) in [
+            ("{}", "{postgres: {role: Primary}}", role),
+            ("{postgres: {}}", "{postgres: {role: Primary}}", role),
+            ("{postgres: {role: Replica}}", "{postgres: {role: Primary}}", role),
+            ("{postgres: {role: Replica}}", "{redis: {role: Replica}}", role),
+            ("{postgres: {role: Primary}}", "{interval: 9s, postgres: {role: Primary}}", Condition::Up),
+            ("{redis: {role: Master}}", "{redis: {role: Master, passwordFile: /p}}", Condition::Up),
+            ("{redis: {role: Master}}", "{redis: {}}", Condition::Up),
+        ] {
+            let (old, new) = (server_check(before, None), server_check(after, None));
+            let mut entry = start(&old, Condition::Awaited, &audience());
+            entry.take_in(report(&entry, &old, Condition::Up), "test");
+            entry.adopt(&endpoint(None), Some(&new), &audience());
+            assert_eq!(
+                (entry.condition, entry.backend.condition()),
+                (expected, expected),
+                "{before} {after}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_earlier_schedule_has_said_does_not_count() {
+        let (old, new) = (server_check("{}", None), server_check("{redis: {role: Master}}", None));
+        let mut entry = start(&old, Condition::Unknown, &audience());
+        entry.adopt(&endpoint(None), Some(&new), &audience());
+        entry.take_in(report(&entry, &old, Condition::Up), "test");
+        assert_eq!(entry.condition, Condition::Awaited);
+        entry.take_in(report(&entry, &new, Condition::Up), "test");
+        assert_eq!(entry.condition, Condition::Up);
+        entry.adopt(&endpoint(None), None, &audience());
+        entry.take_in(report(&entry, &new, Condition::Down(Cause::Failed)), "test");
+        assert_eq!(entry.condition, Condition::Unknown);
+    }
+
+    #[test]
+    fn another_name_is_another_backend_to_those_who_verify_it() {
+        let key = |host, input: &SiteInput, schedule: &Arc<Schedule>| {
+            Key::new(&"s".into(), &endpoint(Some(host)), input, Some(schedule))
+        };
+        let client = || Some(Arc::new(Client::load(&serde_yaml::from_str("{}").unwrap()).unwrap()));
+        let (plain, within) = (server_check("{}", None), server_check("{}", client()));
+        let met_within = SiteInput { tls: client(), ..input() };
+        assert!(key("a", &input(), &plain) == key("b", &input(), &plain));
+        assert!(key("a", &input(), &within) != key("b", &input(), &within));
+        assert!(key("a", &met_within, &plain) != key("b", &met_within, &plain));
+        assert!(key("a", &input(), &within) == key("a", &input(), &within));
     }
 }

@@ -261,7 +261,7 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
             let last = index + 1 == sites.len();
             let running = self.entries.keys().any(|key| key.site == name);
             let members = set.endpoints.iter().map(|endpoint| {
-                let key = Key::new(&name, endpoint, site);
+                let key = Key::new(&name, endpoint, site, self.plan.rules.schedule(last));
                 wanted.insert(key.clone());
                 self.member(key, endpoint, last, running, now)
             });
