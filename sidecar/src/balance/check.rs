@@ -197,11 +197,20 @@ pub(super) async fn run<D, C: Future<Output = Result<(), Failure>>>(
     loop {
         let started = Instant::now();
         let outcome = check().await;
-        let cause = outcome.as_ref().copied().map_err(|failure| schedule.cause(failure, health.condition()));
+        let full = outcome.as_ref().is_err_and(Failure::is_full);
+        let cause = match &outcome {
+            // It still is what it was when it could say so.
+            Err(_) if full && health.condition() == Condition::Up => Ok(()),
+            outcome => {
+                outcome.as_ref().copied().map_err(|failure| schedule.cause(failure, health.condition()))
+            }
+        };
         // Who tells that it has another role needs no confirmation.
         let sure = backend.is_suspect() || cause == Err(Cause::OtherRole);
-        health.checked(cause, sure, schedule.thresholds);
-        if outcome.is_ok() {
+        if !full || cause.is_ok() {
+            health.checked(cause, sure, schedule.thresholds);
+        }
+        if cause.is_ok() {
             backend.trust();
         }
         let failure =
@@ -228,7 +237,7 @@ mod tests {
     use std::{cell::RefCell, collections::VecDeque};
 
     use super::*;
-    use crate::balance::Outcome;
+    use crate::{balance::Outcome, probe::PostgresFailure};
 
     fn backend() -> Arc<Backend<()>> {
         Arc::new(Backend::new(
@@ -383,6 +392,42 @@ mod tests {
         let other = Condition::Down(Cause::OtherRole);
         let failed = Condition::Down(Cause::Failed);
         assert_eq!(seen, [(Condition::Up, 0), (other, 1), (Condition::Up, 2), (failed, 5)]);
+    }
+
+    fn full() -> Result<(), Failure> {
+        Err(PostgresFailure::Full { message: "sorry, too many clients already".into() }.into())
+    }
+
+    fn for_the_primary() -> Arc<Schedule> {
+        let text = "{interval: 1s, jitterPercent: 0, unhealthyThreshold: 1, postgres: {role: Primary}}";
+        Arc::new(Schedule::of_server(&serde_yaml::from_str(text).unwrap(), Means::default()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_that_is_up_stays_so() {
+        let backend = backend();
+        let other = || Err(Failure::Role { found: "a replica", wanted: "the primary" });
+        let script: [fn() -> _; 5] = [|| Ok(()), full, full, full, other];
+        let seen = reports_by(&for_the_primary(), &backend, &script, 2).await;
+        let seconds = |(condition, elapsed): (Condition, Duration)| (condition, elapsed.as_secs());
+        let expected = [(Condition::Up, 0), (Condition::Down(Cause::OtherRole), 4)];
+        assert_eq!(seen.into_iter().map(seconds).collect::<Vec<_>>(), expected);
+        // Where the data path could not connect either, it is no other server.
+        backend.set_condition(Condition::Up);
+        backend.observe(Outcome::ConnectFailed, Duration::ZERO);
+        let seen = reports_by(&for_the_primary(), &backend, &[full], 1).await;
+        assert_eq!((seen[0].0, backend.is_suspect()), (Condition::Up, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_whose_role_is_not_known_stays_unknown() {
+        for before in [Condition::Awaited, Condition::Down(Cause::OtherRole), Condition::Down(Cause::Failed)]
+        {
+            let backend = backend();
+            backend.set_condition(before);
+            let seen = reports_by(&for_the_primary(), &backend, &[full, full, || Ok(())], 1).await;
+            assert_eq!(seen[0].0, before);
+        }
     }
 
     #[tokio::test(start_paused = true)]

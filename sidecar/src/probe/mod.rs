@@ -75,6 +75,11 @@ impl Failure {
     fn role(found: &'static str, wanted: &'static str) -> Self {
         Self::Role { found, wanted }
     }
+
+    /// Whether the server answered that it has no room to say more: that tells nothing about how it serves others.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Postgres(PostgresFailure::Full { .. }) | Self::Redis(RedisFailure::Full))
+    }
 }
 
 impl Probe {

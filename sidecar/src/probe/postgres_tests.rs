@@ -175,6 +175,7 @@ fn only_the_role_that_is_wanted_is_good() {
         told.contains("no connection left to tell its role by: sorry, too many clients already"),
         "{told}"
     );
+    assert!(Failure::from(PostgresFailure::Full { message: told }).is_full());
     let refused = error("42501", "permission denied for function pg_is_in_recovery");
     let told = talk(&wants, false, &[&ready(), &refused]).unwrap_err();
     assert_eq!(told, "PostgreSQL answered: permission denied for function pg_is_in_recovery (42501)");

@@ -11,6 +11,9 @@ use super::{
 /// Longest line of an answer; errors of Redis are shorter.
 const LONGEST_LINE: usize = 4 << 10;
 
+/// More connections than the server may have.
+const FULL: &[u8] = b"ERR max number of clients reached";
+
 /// What the servers of a listener are asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
@@ -25,6 +28,8 @@ pub struct Redis {
 pub enum RedisFailure {
     #[error("Redis answered to {asked}: {answer}")]
     Answered { asked: &'static str, answer: String },
+    #[error("Redis has no connection left to tell its role by; raise maxclients")]
+    Full,
     #[error("Redis asks for a password, and the check has none; give it one")]
     NoPassword,
     #[error("Redis does not take the user or the password of the check; correct them")]
@@ -80,6 +85,10 @@ impl Dialog for Talk<'_> {
         };
         let Some(answer) = answer else { return Ok(Next::Listen) };
         match (self.asked, answer) {
+            // Said before it reads anything. A full server that were taken out would fill the next.
+            (Asked::Auth | Asked::Ping, Answer::Error(error)) if error == FULL => {
+                if self.settings.role.is_none() { Ok(Next::Good) } else { Err(RedisFailure::Full.into()) }
+            }
             (Asked::Auth, Answer::Word(word)) if word == b"OK" => {
                 self.asked = Asked::Ping;
                 Ok(Next::Say(command(&[b"PING"])))

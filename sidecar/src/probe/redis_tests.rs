@@ -38,10 +38,6 @@ fn a_pong_is_good_and_all_else_says_what_came() {
             "-NOAUTH Authentication required.\r\n",
             "Redis asks for a password, and the check has none; give it one",
         ),
-        (
-            "-ERR max number of clients reached\r\n",
-            "Redis answered to PING: ERR max number of clients reached",
-        ),
         ("+OK\r\n", "not the protocol of Redis"),
         ("HTTP/1.1 400 Bad Request\r\n", "not the protocol of Redis"),
         ("$4\r\nPONG\r\n", "not the protocol of Redis"),
@@ -52,6 +48,20 @@ fn a_pong_is_good_and_all_else_says_what_came() {
     }
     let endless = "+".repeat(LONGEST_LINE + 2);
     assert!(talk(&plain, false, &[&endless]).unwrap_err().contains("not the protocol of Redis"));
+}
+
+#[test]
+fn a_full_server_is_there_and_does_not_tell_its_role() {
+    for password in [false, true] {
+        let full = |role| talk(&settings(None, role), password, &["-ERR max number of clients reached\r\n"]);
+        assert_eq!(full(None).unwrap().len(), 1, "it is there");
+        assert_eq!(
+            full(Some(RedisRole::Master)).unwrap_err(),
+            "Redis has no connection left to tell its role by; raise maxclients"
+        );
+    }
+    assert!(Failure::from(RedisFailure::Full).is_full());
+    assert!(!Failure::from(RedisFailure::Login).is_full());
 }
 
 #[test]
