@@ -7,7 +7,8 @@ use crate::{http, l4, net::tls};
 
 const INTRODUCTION: &str = "At `/metrics` on port 15470 of each injected pod, and at `--admin-address` of a sidecar elsewhere. A listener, a site
 and a backend are labelled as the configuration calls them, a backend by its address; the series of a backend that has gone
-go with it, so that their number is bounded by the backends there are.";
+go with it, so that their number is bounded by the backends there are. A backend of a route of a TCP listener has the label
+`route` too.";
 
 /// The sidecar's section of the reference.
 pub fn page() -> String {
