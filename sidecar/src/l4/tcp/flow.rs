@@ -16,6 +16,7 @@ use crate::net::{
     Stream,
     buffer::{Buffer, LARGE, SMALL},
     pipe::Pipe,
+    postgres::{LONGEST_OFFER, Offer},
 };
 
 /// Bytes that came in large pieces, one after the other, from which on a pipe is worth its calls.
@@ -49,6 +50,8 @@ pub(super) struct Flow {
     closes: bool,
     /// Sees the bytes until there is a pipe.
     learner: Option<Box<Learner>>,
+    /// The source's first message, which the sink is told for plain text.
+    offer: Option<Offer>,
 }
 
 #[derive(Debug)]
@@ -91,24 +94,24 @@ impl Flow {
             may_be_empty: true,
             closes: false,
             learner: None,
+            offer: None,
         }
     }
 
     /// Begins with bytes that the source has given already.
     pub(super) fn begun(said: &[u8]) -> Self {
-        let mut flow = Self::new();
-        let mut buffer = Buffer::take(SMALL);
-        let count = said.len().min(buffer.spare().len());
-        buffer.spare()[..count].copy_from_slice(&said[..count]);
-        buffer.added(count);
-        flow.moved = count as u64;
-        flow.held = Held::Bytes(buffer);
-        flow
+        let buffer = filled(said);
+        Self { moved: buffer.filled().len() as u64, held: Held::Bytes(buffer), ..Self::new() }
     }
 
     /// Shows the first bytes to somebody on their way.
     pub(super) fn seen_by(self, learner: Option<Learner>) -> Self {
         Self { learner: learner.map(Box::new), ..self }
+    }
+
+    /// Shortens what the source offers first to what a sink in plain text can take. The source is a server of PostgreSQL's.
+    pub(super) fn shortens_offer(self, shortens: bool) -> Self {
+        Self { offer: shortens.then(Offer::default), ..self }
     }
 
     /// Tells of an end without a byte by [`FlowError::Empty`], until it [`may_be_empty`](Self::may_be_empty).
@@ -255,6 +258,9 @@ impl Flow {
             }
             self.held = Held::Nothing;
         }
+        if self.offer.is_some() {
+            return self.poll_offer(context, source);
+        }
         let mut buffer = self.buffer();
         let mut room = ReadBuf::new(buffer.spare());
         ready!(Pin::new(source).poll_read(context, &mut room))?;
@@ -265,6 +271,27 @@ impl Flow {
         buffer.added(count);
         self.held = Held::Bytes(buffer);
         Poll::Ready(Ok(count))
+    }
+
+    /// Takes the source's first message, and not a byte more. Short of its end if that is the end of all.
+    fn poll_offer(&mut self, context: &mut Context<'_>, source: &mut Stream) -> Poll<io::Result<usize>> {
+        let Some(offer) = &mut self.offer else { return Poll::Ready(Ok(0)) };
+        let mut room = [0; LONGEST_OFFER];
+        while let wanted @ 1.. = offer.wanted() {
+            let mut room = ReadBuf::new(&mut room[..wanted]);
+            ready!(Pin::new(&mut *source).poll_read(context, &mut room))?;
+            if room.filled().is_empty() {
+                break;
+            }
+            offer.hear(room.filled());
+        }
+        let next = offer.goes_on().then(Offer::default);
+        let message = mem::replace(&mut self.offer, next).map_or_else(Vec::new, Offer::for_plain_text);
+        if let Some(learner) = &mut self.learner {
+            learner.see(&message);
+        }
+        self.held = Held::Bytes(filled(&message));
+        Poll::Ready(Ok(message.len()))
     }
 
     /// Whether there is a pipe now.
@@ -285,6 +312,15 @@ impl Flow {
             _ => Buffer::take(size),
         }
     }
+}
+
+/// A small buffer with these bytes, up to its size.
+fn filled(bytes: &[u8]) -> Buffer {
+    let mut buffer = Buffer::take(SMALL);
+    let count = bytes.len().min(buffer.spare().len());
+    buffer.spare()[..count].copy_from_slice(&bytes[..count]);
+    buffer.added(count);
+    buffer
 }
 
 /// Pipes are for sockets alone.

@@ -199,6 +199,7 @@ impl<'a> Session<'a> {
         let backend = busy.backend();
         backend.detail.connected();
         let postgres = settings.postgres.is_some();
+        let offers_channel = postgres && server.is_tls() && !client.is_tls();
         let learner = postgres.then(|| Learner::new(&thread.keys, backend, words.asked));
         Self {
             thread,
@@ -206,7 +207,7 @@ impl<'a> Session<'a> {
             client,
             server,
             up: if words.said.is_empty() { Flow::new() } else { Flow::begun(&words.said) },
-            down: Flow::new().not_empty().seen_by(learner),
+            down: Flow::new().not_empty().seen_by(learner).shortens_offer(offers_channel),
             said: words.said.len() as u64,
             up_ended: false,
             down_ended: false,

@@ -8,12 +8,14 @@ mod ask;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod key;
+mod offer;
 mod opening;
 mod refusal;
 
 pub use answers::Answers;
 pub(super) use ask::ask_for_tls;
 pub use key::{CancelKey, LONGEST_SECRET};
+pub use offer::{LONGEST_OFFER, Offer};
 pub use opening::{BadOpening, HEAD, LONGEST_START, Opening};
 pub use refusal::refusal;
 

@@ -1,5 +1,6 @@
 //! Listeners whose clients and backends speak PostgreSQL.
 
 mod cancelling;
+mod proving;
 mod server;
 mod starting;

@@ -24,7 +24,7 @@ use crate::support::in_time;
 pub(super) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 pub(super) const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 const CANCEL: [u8; 8] = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e];
-const START: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
+pub(super) const START: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
 
 /// The name of the certificate.
 pub(super) const NAME: &str = "db.example.com";
