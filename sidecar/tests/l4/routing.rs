@@ -1,6 +1,12 @@
 //! Backends by the server name that clients ask for, whose TLS goes through unopened.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, crypto::ring::default_provider, pki_types::ServerName,
@@ -10,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{Backend, Sidecar, in_time, refusing, until};
 
@@ -119,6 +126,40 @@ async fn a_dead_backend_of_a_route_costs_its_clients_nothing_and_other_routes_ne
         assert_eq!(reaches(&sidecar, &hello("b.example.com", 1)).await, Some(b'b'));
     }
     leaves.abort();
+}
+
+/// A server that hears a client and leaves it without a word; how many it has heard is counted.
+async fn leaving(heard: &Arc<AtomicUsize>) -> (SocketAddr, AbortOnDropHandle<()>) {
+    let (socket, heard) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::clone(heard));
+    let address = socket.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            // A check says nothing.
+            if stream.read(&mut vec![0; 32 * 1024]).await.is_ok_and(|count| count > 0) {
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    (address, AbortOnDropHandle::new(task))
+}
+
+#[tokio::test]
+async fn what_a_server_may_have_acted_on_no_other_one_hears() {
+    let first = hello("a.example.com", 1);
+    for (said, expected) in
+        [(b"INCR orders\r\n".to_vec(), 1), ([&first[..], b"\x17\x03\x03\0\x05early"].concat(), 1), (first, 2)]
+    {
+        let heard = Arc::<AtomicUsize>::default();
+        let ((a, _a), (b, _b)) = (leaving(&heard).await, leaving(&heard).await);
+        let mut fields = routes(&[("a.example.com", &[a, b])]);
+        fields["backends"] = json!([{"addresses": [a, b]}]);
+        fields["connectTries"] = json!(2);
+        let sidecar = Sidecar::start(fields, &[a, b]).await;
+        let mut stream = sidecar.connect().await;
+        stream.write_all(&said).await.unwrap();
+        assert!(in_time("the end", stream.read_u8()).await.is_err());
+        assert_eq!(heard.load(Ordering::Relaxed), expected, "{said:?}");
+    }
 }
 
 #[tokio::test]

@@ -55,6 +55,8 @@ pub(super) enum Wanted {
 #[derive(Default)]
 pub(super) struct Words {
     pub(super) said: Vec<u8>,
+    /// One server alone may hear it: it may act on it, and leave without a word.
+    pub(super) once: bool,
     /// The server has SSLRequest to answer.
     pub(super) asked: bool,
     /// Bytes of the client's that come before it can hear a refusal; none if it would understand none.
@@ -134,7 +136,7 @@ impl Manners {
 
 impl Words {
     fn new(head: [u8; HEAD], asked: bool, unread: Option<usize>) -> Self {
-        Self { said: head.to_vec(), asked, unread, name: None }
+        Self { said: head.to_vec(), once: false, asked, unread, name: None }
     }
 }
 

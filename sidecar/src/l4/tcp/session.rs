@@ -45,8 +45,8 @@ struct Session<'a> {
     server: Stream,
     up: Flow,
     down: Flow,
-    /// Bytes of the client that came before there was a backend, and that another backend can be told as well.
-    said: u64,
+    /// Bytes of the client that came before there was a backend. None if no other backend may hear them.
+    said: Option<u64>,
     up_ended: bool,
     down_ended: bool,
     silence: Silence,
@@ -155,8 +155,8 @@ async fn open(
         (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
         (None, None) if settings.by_name => {
             let heard = Box::pin(timeout(HELLO, Hello::read(&mut socket))).await;
-            let Hello { said, name } = heard.map_err(|_| late())??;
-            (socket.into(), Wanted::Server(Words { said, name, ..Words::default() }))
+            let Hello { said, is_alone, name } = heard.map_err(|_| late())??;
+            (socket.into(), Wanted::Server(Words { said, once: !is_alone, name, ..Words::default() }))
         }
         (None, None) => (socket.into(), Wanted::Server(Words::default())),
     };
@@ -208,7 +208,7 @@ impl<'a> Session<'a> {
             server,
             up: if words.said.is_empty() { Flow::new() } else { Flow::begun(&words.said) },
             down: Flow::new().not_empty().seen_by(learner).shortens_offer(offers_channel),
-            said: words.said.len() as u64,
+            said: (!words.once).then_some(words.said.len() as u64),
             up_ended: false,
             down_ended: false,
             silence: Silence::new(settings.idle, settings.dead_hosts.after),
@@ -330,7 +330,7 @@ impl<'a> Session<'a> {
 
     /// Nobody has said a word yet, and the connection is new: another backend can serve it as well.
     fn is_early(&self) -> bool {
-        let silent = self.up.moved() == self.said && self.down.moved() == 0 && !self.up_ended;
+        let silent = self.said == Some(self.up.moved()) && self.down.moved() == 0 && !self.up_ended;
         silent && self.since.elapsed() < self.early
     }
 
