@@ -51,18 +51,24 @@ pub(super) enum Wanted {
     Cancel(CancelKey),
 }
 
-/// What a client has said that is for a server to hear.
+/// What a client has said, and how it goes on by that.
 #[derive(Default)]
 pub(super) struct Words {
-    pub(super) said: Vec<u8>,
-    /// One server alone may hear it: it may act on it, and leave without a word.
-    pub(super) once: bool,
-    /// The server has SSLRequest to answer.
-    pub(super) asked: bool,
+    pub(super) said: Said,
     /// Bytes of the client's that come before it can hear a refusal; none if it would understand none.
     pub(super) unread: Option<usize>,
     /// The server name that it asks for, where backends go by that.
     pub(super) name: Option<String>,
+}
+
+/// What a client has said that is for a server to hear.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) bytes: Vec<u8>,
+    /// One server alone may hear it: it may act on it, and leave without a word.
+    pub(super) once: bool,
+    /// The server has SSLRequest to answer.
+    pub(super) asked: bool,
 }
 
 impl Manners {
@@ -136,7 +142,7 @@ impl Manners {
 
 impl Words {
     fn new(head: [u8; HEAD], asked: bool, unread: Option<usize>) -> Self {
-        Self { said: head.to_vec(), once: false, asked, unread, name: None }
+        Self { said: Said { bytes: head.to_vec(), once: false, asked }, unread, name: None }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     connect::{Asked, Meeting, Met},
     entry::Entry,
     flow::{Flow, FlowError},
-    postgres::{self, Wanted, Words},
+    postgres::{self, Said, Wanted, Words},
     settings::Settings,
     silence::{Silence, Silent},
     thread::{Registered, Thread},
@@ -45,8 +45,8 @@ struct Session<'a> {
     server: Stream,
     up: Flow,
     down: Flow,
-    /// Bytes of the client that came before there was a backend. None if no other backend may hear them.
-    said: Option<u64>,
+    /// What the client said before there was a backend, for as long as another one may come to hear it.
+    said: Option<Said>,
     up_ended: bool,
     down_ended: bool,
     silence: Silence,
@@ -83,16 +83,17 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
             return thread.counters.failed(Cause::Handshake);
         }
     };
-    let words = match wanted {
+    let Words { mut said, unread, name } = match wanted {
         Wanted::Server(words) => words,
         Wanted::Cancel(key) => return entry.ends(cancel(&thread, &settings, ends, &key).await),
     };
-    let Some(thread) = thread.of_name(words.name.as_deref()) else {
-        tracing::debug!(listener = %thread.listener, name = words.name, "no route is for what a client asks for");
+    let Some(thread) = thread.of_name(name.as_deref()) else {
+        tracing::debug!(listener = %thread.listener, name, "no route is for what a client asks for");
         entry.ends(Some(Cause::NoRoute));
         thread.counters.failed(Cause::NoRoute);
         return reset(&client);
     };
+    drop(name);
     let mut asked = Asked::default();
     loop {
         // What connecting needs is much, and needed no more once there is a connection.
@@ -104,7 +105,7 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
                 entry.ends(Some(cause));
                 thread.refuse(cause);
                 let route = thread.route();
-                return match words.unread {
+                return match unread {
                     Some(unread) => {
                         let reason = route.unavailable.trim_end();
                         postgres::no_server(&mut client, unread, &thread.listener, reason).await;
@@ -115,8 +116,8 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
         };
         entry.asked(Some(busy.backend()), asked.count());
         entry.met();
-        match Session::new(&thread, &entry, &settings, client, &words, server, busy).run().await {
-            Some(kept) => client = kept,
+        match Session::new(&thread, &entry, &settings, client, said, server, busy).run().await {
+            Some(kept) => (client, said) = kept,
             None => return,
         }
     }
@@ -156,7 +157,8 @@ async fn open(
         (None, None) if settings.by_name => {
             let heard = Box::pin(timeout(HELLO, Hello::read(&mut socket))).await;
             let Hello { said, is_alone, name } = heard.map_err(|_| late())??;
-            (socket.into(), Wanted::Server(Words { said, once: !is_alone, name, ..Words::default() }))
+            let said = Said { bytes: said, once: !is_alone, asked: false };
+            (socket.into(), Wanted::Server(Words { said, unread: None, name }))
         }
         (None, None) => (socket.into(), Wanted::Server(Words::default())),
     };
@@ -192,7 +194,7 @@ impl<'a> Session<'a> {
         entry: &'a Entry<'a>,
         settings: &Settings,
         client: Stream,
-        words: &Words,
+        said: Said,
         server: Stream,
         busy: Busy<Counters>,
     ) -> Self {
@@ -200,15 +202,15 @@ impl<'a> Session<'a> {
         backend.detail.connected();
         let postgres = settings.postgres.is_some();
         let offers_channel = postgres && server.is_tls() && !client.is_tls();
-        let learner = postgres.then(|| Learner::new(&thread.keys, backend, words.asked));
+        let learner = postgres.then(|| Learner::new(&thread.keys, backend, said.asked));
         Self {
             thread,
             entry,
             client,
             server,
-            up: if words.said.is_empty() { Flow::new() } else { Flow::begun(&words.said) },
+            up: if said.bytes.is_empty() { Flow::new() } else { Flow::begun(&said.bytes) },
             down: Flow::new().not_empty().seen_by(learner).shortens_offer(offers_channel),
-            said: (!words.once).then_some(words.said.len() as u64),
+            said: (!said.once).then_some(said),
             up_ended: false,
             down_ended: false,
             silence: Silence::new(settings.idle, settings.dead_hosts.after),
@@ -222,8 +224,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Moves bytes until both sides have ended. Gives the client back if the backend has left it before anybody said a word.
-    async fn run(mut self) -> Option<Stream> {
+    /// Moves bytes until both sides have ended. Gives the client and its words back if the backend has left it before anybody said
+    /// more.
+    async fn run(mut self) -> Option<(Stream, Said)> {
         let backend = Arc::clone(self.busy.backend());
         let going = self.going.shared();
         let ended = loop {
@@ -244,14 +247,14 @@ impl<'a> Session<'a> {
         } else if matches!(ended, Err(End::Early | End::For(Cause::BackendBroke))) {
             backend.observe(Outcome::Broken, Duration::ZERO);
         }
-        let Self { thread, entry, client, server, busy, going, .. } = self;
+        let Self { thread, entry, client, server, said, busy, going, .. } = self;
         drop(going);
         let kept = match ended {
             Ok(()) => {
                 entry.ends(None);
                 None
             }
-            Err(End::Early) => Some(client),
+            Err(End::Early) => said.map(|said| (client, said)),
             Err(End::For(cause)) => {
                 entry.ends(Some(cause));
                 thread.counters.failed(cause);
@@ -299,6 +302,9 @@ impl<'a> Session<'a> {
         if self.up_ended && self.down_ended {
             return Poll::Ready(Ok(()));
         }
+        if self.said.is_some() && !self.is_early() {
+            self.said = None;
+        }
         if self.count() {
             let now = Instant::now();
             self.going.used(now);
@@ -330,7 +336,8 @@ impl<'a> Session<'a> {
 
     /// Nobody has said a word yet, and the connection is new: another backend can serve it as well.
     fn is_early(&self) -> bool {
-        let silent = self.said == Some(self.up.moved()) && self.down.moved() == 0 && !self.up_ended;
+        let Some(said) = &self.said else { return false };
+        let silent = self.up.moved() == said.bytes.len() as u64 && self.down.moved() == 0 && !self.up_ended;
         silent && self.since.elapsed() < self.early
     }
 

@@ -42,6 +42,7 @@ impl Hello {
                 return Err(if heard == LONGEST { too_long() } else { io::ErrorKind::UnexpectedEof.into() });
             }
             if said.first() != Some(&HANDSHAKE) {
+                said.shrink_to_fit();
                 return Ok(Self { said, is_alone: false, name: None });
             }
             let mut rest = &said[heard..];
@@ -52,6 +53,7 @@ impl Hello {
                     .map_err(|(error, _)| explain(io::Error::new(io::ErrorKind::InvalidData, error)))?;
                 if let Some(accepted) = accepted {
                     let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
+                    said.shrink_to_fit();
                     let is_alone = message(&said) == Some(Message::Alone);
                     return Ok(Self { said, is_alone, name });
                 }
