@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use crate::{
@@ -115,7 +115,8 @@ impl Learner {
     }
 }
 
-/// Passes a request on, and ends when the server has heard it: it closes the connection then. `preface` goes in front.
+/// Passes a request on, and ends when the server has heard it: it closes the connection then, or within `limit` does not.
+/// `preface` goes in front.
 pub(super) async fn pass_on(
     backend: &Arc<Backend<Counters>>,
     key: &CancelKey,
@@ -126,12 +127,13 @@ pub(super) async fn pass_on(
     let busy = backend.occupy();
     let mut server = net::connect(backend.target(), &[], preface, limit).await?;
     busy.backend().detail.connected();
-    timeout(limit, async {
+    let end = Instant::now() + limit;
+    timeout_at(end, async {
         server.write_all(&key.request()).await?;
-        server.flush().await?;
-        // However it ends.
-        let _ = server.read(&mut [0]).await;
-        Ok(())
+        server.flush().await
     })
-    .await?
+    .await??;
+    // However it ends.
+    let _ = timeout_at(end, server.read(&mut [0])).await;
+    Ok(())
 }

@@ -1,8 +1,19 @@
 //! Requests to cancel a query.
 
-use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
-use super::server::{Files, Key, Postgres, SSL_REQUEST, Talk, ask, begin, cancel};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use super::server::{
+    CANCEL as REQUEST, Files, Key, Postgres, SSL_REQUEST, Talk, ask, begin, cancel, welcome,
+};
 use crate::support::{Sidecar, until};
 
 const CANCEL: &str = "sidecar_tcp_failed_total{listener=\"db\",cause=\"Cancel\"";
@@ -99,4 +110,38 @@ async fn a_request_to_cancel_reaches_a_server_that_has_as_many_connections_as_it
     let key = begin(&mut stream).await.unwrap();
     cancel(&mut sidecar.connect().await, key).await;
     assert_eq!(server.cancelled(), [key]);
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_that_its_server_has_taken_is_no_failure_if_the_server_does_not_close() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (server, taken) = (socket.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&taken);
+    let serving = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = socket.accept().await {
+            let mut head = [0; 8];
+            match stream.read_exact(&mut head).await {
+                Ok(_) if head == REQUEST => {
+                    stream.read_exact(&mut Key::default()).await.unwrap();
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(_) => stream.write_all(&welcome(*b"\0\0\0\x01abcd")).await.unwrap(),
+                // A check says nothing.
+                Err(_) => continue,
+            }
+            open.push(stream);
+        }
+    });
+    let fields = json!({"protocol": "Postgres", "timeouts": {"connect": "1s"}});
+    let sidecar = Sidecar::start(fields, &[server]).await;
+    let mut stream = sidecar.connect().await;
+    let key = begin(&mut stream).await.unwrap();
+    cancel(&mut sidecar.connect().await, key).await;
+    assert_eq!(taken.load(Ordering::Relaxed), 1);
+    // One that does fail, so that the first would be counted by now.
+    cancel(&mut sidecar.connect().await, *b"\0\0\0\x01else").await;
+    until("it is counted", || sidecar.metric(CANCEL) > 0.5).await;
+    assert!(sidecar.metric(CANCEL) < 1.5);
+    serving.abort();
 }

@@ -23,7 +23,7 @@ use crate::support::in_time;
 
 pub(super) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 pub(super) const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
-const CANCEL: [u8; 8] = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e];
+pub(super) const CANCEL: [u8; 8] = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e];
 pub(super) const START: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
 
 /// The name of the certificate.
@@ -156,17 +156,22 @@ async fn talk(
     assert_eq!(head, START[..8]);
     let process = PROCESSES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let key = [0, 0, 0, 7, letter, letter, letter, process];
+    stream.write_all(&welcome(key)).await?;
+    stream.flush().await?;
+    let (mut read, mut write) = split(stream);
+    copy(&mut read, &mut write).await?;
+    write.shutdown().await
+}
+
+/// What a server says to who may come in.
+pub(super) fn welcome(key: Key) -> Vec<u8> {
     let words = [
         &b"R\0\0\0\x08\0\0\0\0"[..],
         b"S\0\0\0\x11TimeZone\0UTC\0",
         &[&b"K\0\0\0\x0c"[..], &key].concat(),
         b"Z\0\0\0\x05I",
     ];
-    stream.write_all(&words.concat()).await?;
-    stream.flush().await?;
-    let (mut read, mut write) = split(stream);
-    copy(&mut read, &mut write).await?;
-    write.shutdown().await
+    words.concat()
 }
 
 /// Begins a session as a client does, and gives the key that the server gave.
