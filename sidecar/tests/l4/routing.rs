@@ -38,6 +38,17 @@ fn hello(name: &str, protocols: usize) -> Vec<u8> {
     bytes
 }
 
+/// What a client of TLS 1.0 begins with: it names no signature algorithms.
+fn old_hello(name: &[u8]) -> Vec<u8> {
+    let prefixed = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let name = [&[0][..], &prefixed(&prefixed(&[&[0][..], &prefixed(name)].concat()))].concat();
+    let body =
+        [&[3, 1][..], &[7; 32], &[0], &prefixed(&[0, 0x2f]), &[1, 0], &prefixed(&[&[0][..], &name].concat())];
+    let body = body.concat();
+    let message = [&[1, 0][..], &prefixed(&body)].concat();
+    [&[0x16, 3, 1][..], &prefixed(&message)].concat()
+}
+
 /// The same message in records of a few bytes.
 fn cut(hello: &[u8]) -> Vec<u8> {
     let records = hello[5..].chunks(7);
@@ -75,6 +86,9 @@ async fn a_client_reaches_the_backends_of_the_name_that_it_asks_for() {
         (hello("example.com", 1), b'r'),
         (hello("127.0.0.1", 1), b'r'),
         (b"plain text".to_vec(), b'r'),
+        (old_hello(b"a.example.com"), b'r'),
+        (old_hello(b"no name at all"), b'r'),
+        (cut(&old_hello(b"a.example.com")), b'r'),
     ] {
         assert_eq!(reaches(&sidecar, &said).await, Some(name));
     }

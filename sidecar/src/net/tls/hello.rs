@@ -28,7 +28,7 @@ pub struct Hello {
     pub said: Vec<u8>,
     /// All of it is one ClientHello, on which no server acts but by an answer.
     pub is_alone: bool,
-    /// In lower case. None where it asks for none, or speaks no TLS.
+    /// In lower case. None where it asks for none that is valid, names no signature algorithms, or speaks no TLS.
     pub name: Option<String>,
 }
 
@@ -48,15 +48,18 @@ impl Hello {
             let mut rest = &said[heard..];
             while !rest.is_empty() {
                 acceptor.read_tls(&mut rest)?;
-                let accepted = acceptor
-                    .accept()
-                    .map_err(|(error, _)| explain(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-                if let Some(accepted) = accepted {
-                    let name = accepted.client_hello().server_name().map(str::to_ascii_lowercase);
-                    said.shrink_to_fit();
-                    let is_alone = message(&said) == Some(Message::Alone);
-                    return Ok(Self { said, is_alone, name });
-                }
+                let name = match acceptor.accept() {
+                    Ok(None) => continue,
+                    Ok(Some(accepted)) => accepted.client_hello().server_name().map(str::to_ascii_lowercase),
+                    // TLS before 1.2, or no name that DNS could have: its server may know what to do with it.
+                    Err(_) if message(&said).is_some() => None,
+                    Err((error, _)) => {
+                        return Err(explain(io::Error::new(io::ErrorKind::InvalidData, error)));
+                    }
+                };
+                said.shrink_to_fit();
+                let is_alone = message(&said) == Some(Message::Alone);
+                return Ok(Self { said, is_alone, name });
             }
         }
     }
