@@ -16,6 +16,8 @@ pub(super) struct Going {
     /// A side takes nothing more in, and may not have got all of it. Only looked at where connections are moved.
     pub(super) full: Cell<bool>,
     end: Cell<Option<Cause>>,
+    /// When it was told to move, if it was.
+    ordered: Cell<Option<Instant>>,
     told: Notify,
 }
 
@@ -27,6 +29,7 @@ impl Going {
             waits: Cell::new(false),
             full: Cell::new(false),
             end: Cell::new(None),
+            ordered: Cell::new(None),
             told: Notify::new(),
         }
     }
@@ -40,8 +43,14 @@ impl Going {
     pub(super) fn end(&self, cause: Cause) {
         if cause != Cause::Rebalanced || self.end.get().is_none() {
             self.end.set(Some(cause));
+            self.ordered.set(Some(Instant::now()));
             self.told.notify_one();
         }
+    }
+
+    /// It was told to end, and went on: what has moved since then may still be answered.
+    pub(super) fn has_gone_on(&self) -> bool {
+        self.waits.get() || self.ordered.get().is_some_and(|ordered| self.used.get() > ordered)
     }
 
     /// Ready when the connection shall end. It is told once, and may go on if it has to.
@@ -52,5 +61,28 @@ impl Going {
             }
             self.told.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_used_between_the_word_to_move_and_its_end_goes_on() {
+        let going = Going::at(1);
+        advance(Duration::from_secs(60)).await;
+        going.end(Cause::Rebalanced);
+        assert_eq!((going.told().await, going.has_gone_on()), (Cause::Rebalanced, false));
+        advance(Duration::from_millis(1)).await;
+        going.used.set(Instant::now());
+        assert!(going.has_gone_on(), "an answer may be on its way");
+        advance(Duration::from_secs(60)).await;
+        going.end(Cause::Rebalanced);
+        assert!(!going.has_gone_on(), "it was quiet again");
+        going.waits.set(true);
+        assert!(going.has_gone_on(), "the client had the last word");
     }
 }

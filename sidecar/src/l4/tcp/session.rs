@@ -234,10 +234,11 @@ impl<'a> Session<'a> {
                 biased;
                 ended = poll_fn(|context| self.poll(context)) => break ended,
                 cause = going.told() => {
-                    if cause != Cause::Rebalanced || !self.is_full() {
+                    let full = self.is_full();
+                    if cause != Cause::Rebalanced || !(full || going.has_gone_on()) {
                         break Err(End::For(cause));
                     }
-                    self.going.full(true);
+                    self.going.full(full);
                 }
             }
         };
