@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod cancelling;
 mod names;
 mod page;
 mod postgres;
 mod redis;
 mod roles;
+mod routes;
 mod servers;
+mod start_tls;
 mod support;
 mod udp;

@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 pub(crate) use client::run;
 pub(crate) use names::{Names, dig};
 pub(crate) use namespace::{here, in_a_namespace};
-pub(crate) use postgres::{Postgres, psql};
+pub(crate) use postgres::{Postgres, psql, psql_with};
 pub(crate) use redis::{Redis, redis_cli};
 pub(crate) use tls::Authority;
 

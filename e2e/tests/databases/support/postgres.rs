@@ -149,6 +149,15 @@ impl Postgres {
         self.process.as_ref().context("it is stopped")?.signal("CONT")
     }
 
+    /// A folder with copies of its certificate and key, `server.crt` and `server.key`.
+    pub(crate) fn certificate(&self) -> Result<TempDir> {
+        let folder = tempfile::tempdir()?;
+        for file in ["server.crt", "server.key"] {
+            fs::copy(self.data().join(file), folder.path().join(file))?;
+        }
+        Ok(folder)
+    }
+
     /// Makes this replica a primary of its own.
     pub(crate) fn promote(&self) -> Result<()> {
         psql(self.address, "select pg_promote(true, 60)").map(drop)
@@ -166,7 +175,13 @@ fn free_address() -> SocketAddr {
 
 /// What psql prints of one statement, bare, on a connection of its own as the superuser.
 pub(crate) fn psql(at: SocketAddr, statement: &str) -> Result<String> {
-    let place = format!("host={} port={} user=postgres connect_timeout=10", at.ip(), at.port());
+    psql_with(at, "", statement)
+}
+
+/// The same with more settings, which go before others, as in `user=checker sslmode=disable`.
+pub(crate) fn psql_with(at: SocketAddr, settings: &str, statement: &str) -> Result<String> {
+    let (ip, port) = (at.ip(), at.port());
+    let place = format!("host={ip} port={port} user=postgres dbname=postgres connect_timeout=10 {settings}");
     run("psql", &["-XAtqv", "ON_ERROR_STOP=1", "-d", &place, "-c", statement])
 }
 
