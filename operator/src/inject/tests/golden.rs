@@ -44,8 +44,7 @@ fn sidecar(mode: &str) -> Value {
         ],
     });
     if mode == "native" {
-        container["lifecycle"] =
-            json!({"preStop": {"exec": {"command": ["/sidecar", "leave", "--state-dir", "/var/run/sidecar"]}}});
+        container["lifecycle"] = json!({"preStop": {"exec": {"command": ["/sidecar", "leave", "--state-dir", "/var/run/sidecar"]}}});
         container["restartPolicy"] = json!("Always");
     }
     container
