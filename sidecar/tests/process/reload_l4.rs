@@ -140,6 +140,8 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
     assert_eq!(checked["postgres"], fields_of::<PostgresCheck>(&[]));
     assert_eq!(checked["redis"], fields_of::<RedisCheck>(&[]));
     for (round, (field, value)) in (1u8..).zip(changes) {
+        // Nothing goes to servers whose role is asked for before they have told it, and these never do.
+        let by_role = ["postgres", "redis"].iter().any(|words| value[words]["role"].is_string());
         subject.config = before.clone();
         subject.config["tcp"][0][field] = value;
         changed.insert(field.to_owned());
@@ -148,7 +150,7 @@ fn no_kind_of_change_to_a_tcp_listener_ends_a_connection_or_refuses_one() {
             assert!(talk(stream, round).unwrap_or(false), "{field}: an open connection has ended");
         }
         // With these, single bytes are not what is spoken with new clients, or by these backends.
-        if !["protocol", "routes", "proxyProtocol", "tls", "backendTls"].contains(&field) {
+        if !by_role && !["protocol", "routes", "proxyProtocol", "tls", "backendTls"].contains(&field) {
             for _ in 0..4 {
                 assert!(talk(&connect(address), round).unwrap_or(false), "{field}: no new connection");
             }
