@@ -28,4 +28,5 @@ pub use listen::{Listening, Target, bind, connect};
 pub use own_address::own_address;
 pub use stream::{Socket, Stream};
 pub use system::datagrams;
+pub(crate) use system::options;
 pub use workers::{Worker, Workers};

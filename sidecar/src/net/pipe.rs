@@ -10,7 +10,7 @@ use std::{
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::system::low_water;
+use super::options;
 
 /// What a pipe holds, at most; the kernel lets a user without privileges have 1 MiB.
 const CAPACITY: usize = 1 << 20;
@@ -36,8 +36,8 @@ pub struct Pipe {
     /// None only while it is dropped.
     ends: Option<Ends>,
     held: usize,
-    /// The source tells only of much.
-    hushed: bool,
+    /// The source's low-water mark is up.
+    raised: bool,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Pipe {
     /// An empty pipe; none when all are in use, or the kernel gives no more.
     pub fn take() -> Option<Self> {
         let ends = IDLE.with_borrow_mut(Vec::pop).or_else(Ends::open)?;
-        Some(Self { ends: Some(ends), held: 0, hushed: false })
+        Some(Self { ends: Some(ends), held: 0, raised: false })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -79,15 +79,15 @@ impl Pipe {
     }
 
     /// The sink takes no more for now, and until it does the source, a TCP socket, need not wake the thread for each segment.
-    pub fn hush(&mut self, source: impl AsFd) {
+    pub fn raise_low_water(&mut self, source: impl AsFd) {
         // A source that does not know how is heard as before.
-        self.hushed = self.hushed || low_water::set(source, WORTH_WAKING).is_ok();
+        self.raised = self.raised || options::set_low_water(source, WORTH_WAKING).is_ok();
     }
 
     /// The sink has taken everything: the source tells of each byte again. This must come before the source is read by other
     /// means, or goes to somebody else.
-    pub fn listen(&mut self, source: impl AsFd) -> io::Result<()> {
-        if mem::take(&mut self.hushed) { low_water::set(source, 1) } else { Ok(()) }
+    pub fn reset_low_water(&mut self, source: impl AsFd) -> io::Result<()> {
+        if mem::take(&mut self.raised) { reset_low_water(source) } else { Ok(()) }
     }
 }
 
@@ -127,8 +127,8 @@ impl Drop for Pipe {
 }
 
 /// Has a source tell of each byte again whose pipe was given up before it was empty.
-pub fn heed(source: impl AsFd) -> io::Result<()> {
-    low_water::set(source, 1)
+pub fn reset_low_water(source: impl AsFd) -> io::Result<()> {
+    options::set_low_water(source, 1)
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hushed_source_tells_of_much_and_of_its_end_and_of_each_byte_once_it_is_listened_to() {
+    async fn a_source_tells_of_much_and_of_its_end_alone_until_its_low_water_mark_is_reset() {
         async fn tells(source: &TcpStream) -> bool {
             timeout(Duration::from_secs(5), source.readable()).await.is_ok()
         }
@@ -186,20 +186,20 @@ mod tests {
         got.unwrap();
         assert!(source.try_read(&mut [0]).is_err(), "that was all, and now tokio knows");
         let mut pipe = Pipe::take().unwrap();
-        pipe.hush(&source);
+        pipe.raise_low_water(&source);
         sender.write_all(b"a").await.unwrap();
         assert!(timeout(Duration::from_millis(50), source.readable()).await.is_err(), "one byte is not much");
-        pipe.listen(&source).unwrap();
+        pipe.reset_low_water(&source).unwrap();
         assert!(tells(&source).await, "of the byte that came before");
 
         let (mut sender, source) = connect().await;
-        pipe.hush(&source);
+        pipe.raise_low_water(&source);
         let (_, told) =
             tokio::join!(timeout(Duration::from_secs(1), sender.write_all(&large)), tells(&source));
         assert!(told, "of much");
 
         let (sender, source) = connect().await;
-        pipe.hush(&source);
+        pipe.raise_low_water(&source);
         drop(sender);
         assert!(tells(&source).await, "of the end");
     }

@@ -8,7 +8,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Backend, Sidecar, black_hole, in_time, refusing};
+use crate::support::{Backend, Sidecar, black_hole, in_time, refusing, until};
 
 /// Backends that are never found to be down, so that only connecting shows it.
 fn unchecked() -> serde_json::Value {
@@ -48,7 +48,8 @@ async fn a_client_that_comes_while_the_only_backend_restarts_is_served() {
     let sidecar = Sidecar::start(json!({}), &[address]).await;
     let mut client = sidecar.connect().await;
     let back = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let failures = || sidecar.metric("sidecar_tcp_connect_failures");
+        until("the client has met nobody", || failures() > 0.5).await;
         Backend::on(TcpListener::bind(address).await.unwrap(), b'a')
     };
     let (_backend, name) = tokio::join!(back, in_time("a greeting", client.read_u8()));

@@ -1,18 +1,20 @@
 //! A sidecar process, backends that can be held, and a client of a few lines.
 
+#[path = "../shared/free_port.rs"]
+mod free_port;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Mutex},
     thread,
     time::{Duration, Instant},
 };
+
+pub(crate) use self::free_port::free_port;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_sidecar");
@@ -40,19 +42,6 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     stream.read_to_string(&mut response).ok()?;
     let (head, body) = response.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-}
-
-/// A port that nobody listens on, and another one each time. It is none of those that the kernel gives to clients, who might
-/// have it before it is used.
-pub(crate) fn free_port() -> u16 {
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let next = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Relaxed));
-        let port = 20_000 + (next % 12_000) as u16;
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// One listener on 127.0.0.1, as YAML.

@@ -50,7 +50,7 @@ impl Client {
     async fn linger(&mut self) {
         if let Some(stream) = self.wire.stream.as_tcp() {
             // A socket that cannot do it tells by and by.
-            let _ = pipe::heed(stream);
+            let _ = pipe::reset_low_water(stream);
         }
         self.alarm.set_after(LINGER);
         let mut left = LINGER_BYTES;

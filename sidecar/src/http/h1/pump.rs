@@ -309,7 +309,7 @@ impl Pump {
         while !pipe.is_empty() {
             if to.poll_write_ready(context).map_err(PumpError::Sink)?.is_pending() {
                 if !matches!(self.rest, Rest::Nothing) {
-                    pipe.hush(from);
+                    pipe.raise_low_water(from);
                 }
                 return Poll::Pending;
             }
@@ -319,7 +319,7 @@ impl Pump {
                 Err(error) => return Poll::Ready(Err(PumpError::Sink(error))),
             }
         }
-        pipe.listen(from).map_err(PumpError::Source)?;
+        pipe.reset_low_water(from).map_err(PumpError::Source)?;
         if self.is_read() {
             self.pipe = None;
         }

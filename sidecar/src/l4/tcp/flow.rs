@@ -187,7 +187,7 @@ impl Flow {
                 };
                 while !pipe.is_empty() {
                     if to.poll_write_ready(context)?.is_pending() {
-                        pipe.hush(from);
+                        pipe.raise_low_water(from);
                         return Poll::Pending;
                     }
                     match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
@@ -196,7 +196,7 @@ impl Flow {
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                 }
-                pipe.listen(from)?;
+                pipe.reset_low_water(from)?;
             }
         }
         Poll::Ready(Ok(()))

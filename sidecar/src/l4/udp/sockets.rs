@@ -8,7 +8,7 @@ use std::{
 use crds::units::Address;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::datagrams;
+use crate::net::options;
 
 /// Asked for what waits to be read or sent; the kernel gives no more than net.core.rmem_max and wmem_max.
 const FRONT_BUFFER: usize = 4 << 20;
@@ -23,7 +23,7 @@ pub(super) fn bind(address: &Address, count: usize) -> io::Result<(Vec<UdpSocket
     };
     let first = open(address, FRONT_BUFFER)?;
     if address.ip().is_unspecified() {
-        datagrams::tell_destinations(&first, address.is_ipv6())?;
+        options::tell_destinations(&first, address.is_ipv6())?;
     }
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
@@ -33,7 +33,7 @@ pub(super) fn bind(address: &Address, count: usize) -> io::Result<(Vec<UdpSocket
     for _ in 1..count {
         let other = open(address, FRONT_BUFFER)?;
         if address.ip().is_unspecified() {
-            datagrams::tell_destinations(&other, address.is_ipv6())?;
+            options::tell_destinations(&other, address.is_ipv6())?;
         }
         other.set_reuse_port(true)?;
         other.bind(&address.into())?;
@@ -54,7 +54,7 @@ fn open(address: SocketAddr, buffer: usize) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(buffer)?;
     socket.set_send_buffer_size(buffer)?;
-    if let Err(error) = datagrams::coalesce(&socket) {
+    if let Err(error) = options::coalesce(&socket) {
         tracing::debug!(%error, "the kernel does not put datagrams together");
     }
     Ok(socket)

@@ -390,30 +390,6 @@ pub fn send_each(socket: impl AsFd, to: &To, datagrams: &[IoSlice<'_>]) -> io::R
 
 const FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 
-/// Lets the kernel put datagrams of one sender together, so that a message may hold several.
-pub fn coalesce(socket: impl AsFd) -> io::Result<()> {
-    set(socket, libc::SOL_UDP, libc::UDP_GRO)
-}
-
-/// Has each message say which of the own addresses it was written to.
-pub fn tell_destinations(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
-    if ipv6 {
-        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
-    } else {
-        set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO)
-    }
-}
-
-fn set(socket: impl AsFd, level: c_int, option: c_int) -> io::Result<()> {
-    let on: c_int = 1;
-    let length = mem::size_of::<c_int>() as libc::socklen_t;
-    // SAFETY: the value is an integer of the length that is said, and only read.
-    let result = unsafe {
-        libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const on).cast(), length)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 #[cfg(test)]
 #[path = "datagrams_tests.rs"]
 mod tests;

@@ -2,7 +2,10 @@ use std::net::UdpSocket;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    super::options::{coalesce, tell_destinations},
+    *,
+};
 
 const CONNECTED: To = To { address: None, from: None };
 

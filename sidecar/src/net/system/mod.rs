@@ -3,4 +3,4 @@
 #![allow(unsafe_code)]
 
 pub mod datagrams;
-pub(super) mod low_water;
+pub(crate) mod options;

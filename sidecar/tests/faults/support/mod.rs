@@ -2,6 +2,8 @@
 
 mod backend;
 mod dns;
+#[path = "../../shared/free_port.rs"]
+mod free_port;
 mod haproxy;
 mod load;
 mod namespace;
@@ -13,11 +15,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Manner};
 pub(crate) use dns::Dns;
+pub(crate) use free_port::free_port;
 pub(crate) use haproxy::Haproxy;
 pub(crate) use load::{Load, Tally, get};
 pub(crate) use namespace::{Needs, in_a_namespace, run};
 pub(crate) use nginx::Nginx;
-pub(crate) use sidecar::{Sidecar, free_port};
+pub(crate) use sidecar::Sidecar;
 pub(crate) use streams::{Greeter, Visitors};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);

@@ -2,9 +2,8 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -16,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{run, until};
+use super::{free_port, run, until};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,18 +53,6 @@ fn passing(port: u16, backends: &str) -> String {
          \x20 balance: RoundRobin\n\
          \x20 health: {{interval: 1s, timeout: 500ms}}\n"
     )
-}
-
-/// A port below those that the kernel gives to clients: none of the many clients here can take it before it is used.
-pub(crate) fn free_port() -> u16 {
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let next = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Relaxed));
-        let port = 20_000 + (next % 12_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// A source of these addresses, as a field of a site.
