@@ -105,9 +105,11 @@ fn a_query_is_cancelled_on_the_server_that_runs_it_and_all_others_go_on() -> Res
     let (one, two) = (Postgres::primary()?, Postgres::primary()?);
     let servers = [one.address, two.address];
     let sidecar = started(servers, "protocol: Postgres")?;
-    // Without it psycopg asks for TLS before it asks to cancel, which any server answers.
-    for psycopg in [false, true] {
-        each_its_own(&sidecar, "sslmode=disable", psycopg, servers)?;
+    // With the second one psycopg asks for TLS before it asks to cancel, which any server answers.
+    for settings in ["sslmode=disable", "sslmode=prefer"] {
+        for psycopg in [false, true] {
+            each_its_own(&sidecar, settings, psycopg, servers)?;
+        }
     }
     Ok(())
 }

@@ -92,10 +92,9 @@ impl Drop for Issued {
 }
 
 impl Learner {
-    /// `asked`: the first answer is that to SSLRequest.
-    pub(super) fn new(keys: &Arc<CancelKeys>, backend: &Arc<Backend<Counters>>, asked: bool) -> Self {
+    pub(super) fn new(keys: &Arc<CancelKeys>, backend: &Arc<Backend<Counters>>) -> Self {
         Self {
-            answers: Answers::new(asked),
+            answers: Answers::default(),
             keys: Arc::clone(keys),
             backend: Arc::clone(backend),
             issued: None,

@@ -9,12 +9,16 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{settings::Settings, thread::Thread};
+use super::{
+    settings::Settings,
+    thread::{Registered, Thread},
+};
 use crate::{
     balance::{Backend, Busy, Outcome, Picked, Route, Wish, hash},
     l4::metrics::{Cause, Counters},
     net::{
         self, Stream,
+        postgres::request_tls,
         proxy_protocol::{self, Ends},
     },
 };
@@ -22,21 +26,26 @@ use crate::{
 /// Another backend is asked beside one that has not answered after this time.
 const BESIDE: Duration = Duration::from_millis(300);
 
-/// A connection to a backend, in that backend's count.
-pub(super) struct Met {
+/// A connection to a backend, in that backend's count and in the thread's list.
+pub(super) struct Met<'a> {
     pub(super) stream: Stream,
     pub(super) busy: Busy<Counters>,
+    pub(super) going: Registered<'a>,
+    /// To the client's request for TLS, if the backend was asked.
+    pub(super) answer: Option<u8>,
 }
 
 /// A client that is to be connected.
-pub(super) struct Meeting<'a> {
+pub(super) struct Meeting<'a, 'b> {
     thread: &'a Thread,
-    settings: &'a Settings,
+    settings: &'b Settings,
     /// Where it is, if it is anywhere and somebody wants to know.
     ends: Option<Ends>,
     /// What each backend is told first.
     preface: Vec<u8>,
-    asked: &'a mut Asked,
+    /// Whether backends are asked for TLS, as the client asks.
+    for_tls: bool,
+    asked: &'b mut Asked,
 }
 
 /// Backends that a client was not served by, in any of its meetings.
@@ -63,23 +72,24 @@ impl Asked {
 /// How one try at one backend has ended.
 struct Try {
     busy: Busy<Counters>,
-    result: io::Result<Stream>,
+    result: io::Result<(Stream, Option<u8>)>,
     after: Duration,
 }
 
-impl<'a> Meeting<'a> {
+impl<'a, 'b> Meeting<'a, 'b> {
     pub(super) fn new(
         thread: &'a Thread,
-        settings: &'a Settings,
+        settings: &'b Settings,
         ends: Option<Ends>,
-        asked: &'a mut Asked,
+        for_tls: bool,
+        asked: &'b mut Asked,
     ) -> Self {
         let preface = settings.tells_ends.map(|version| proxy_protocol::write(version, ends));
-        Self { thread, settings, ends, preface: preface.unwrap_or_default(), asked }
+        Self { thread, settings, ends, preface: preface.unwrap_or_default(), for_tls, asked }
     }
 
     /// Connects to a backend. Where none can be connected to, this waits a moment for one to come back.
-    pub(super) async fn meet(&mut self) -> Result<Met, Cause> {
+    pub(super) async fn meet(&mut self) -> Result<Met<'a>, Cause> {
         match self.race().await {
             Err(Cause::NoBackend | Cause::Connect) if self.thread.revive().await => {
                 *self.asked = Asked { before: self.asked.count(), ..Asked::default() };
@@ -89,7 +99,7 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    async fn race(&mut self) -> Result<Met, Cause> {
+    async fn race(&mut self) -> Result<Met<'a>, Cause> {
         let mut tries = FuturesUnordered::new();
         let mut left = self.settings.tries.saturating_sub(self.asked.tries);
         // One that was asked before has left at once.
@@ -101,7 +111,7 @@ impl<'a> Meeting<'a> {
                         left -= 1;
                         self.asked.tries += 1;
                         self.asked.backends.push(Arc::clone(busy.backend()));
-                        tries.push(attempt(busy, &self.preface, self.settings));
+                        tries.push(attempt(busy, &self.preface, self.for_tls, self.settings));
                     }
                     Err(cause) if tries.is_empty() => {
                         return Err(if self.asked.backends.is_empty() { cause } else { why });
@@ -114,13 +124,15 @@ impl<'a> Meeting<'a> {
             tokio::select! {
                 biased;
                 Some(Try { busy, result, after }) = tries.next() => match result {
-                    Ok(stream) => {
+                    Ok((stream, answer)) => {
+                        busy.backend().detail.connected();
                         busy.backend().observe(Outcome::Good, after);
                         // Who is slower than another that was asked later may be out of order.
                         if !tries.is_empty() {
                             self.asked.backends.iter().filter(|slow| slow.id != busy.backend().id).for_each(|slow| slow.doubt());
                         }
-                        return Ok(Met { stream, busy });
+                        let going = self.thread.register(busy.backend());
+                        return Ok(Met { stream, busy, going, answer });
                     }
                     Err(error) => {
                         why = Cause::Connect;
@@ -193,14 +205,21 @@ impl<'a> Meeting<'a> {
     }
 }
 
-async fn attempt(busy: Busy<Counters>, preface: &[u8], settings: &Settings) -> Try {
+async fn attempt(busy: Busy<Counters>, preface: &[u8], for_tls: bool, settings: &Settings) -> Try {
     let start = Instant::now();
-    let backend = busy.backend();
-    let mut result = net::connect(backend.target(), &[], preface, settings.connect).await;
-    if let Ok(stream) = &result
-        && let Err(error) = stream.socket().break_unacknowledged(&settings.dead_hosts)
-    {
-        result = Err(error);
-    }
+    let result = open(busy.backend(), preface, for_tls, settings).await;
     Try { busy, result, after: start.elapsed() }
+}
+
+async fn open(
+    backend: &Backend<Counters>,
+    preface: &[u8],
+    for_tls: bool,
+    settings: &Settings,
+) -> io::Result<(Stream, Option<u8>)> {
+    let end = Instant::now() + settings.connect;
+    let mut stream = net::connect(backend.target(), &[], preface, settings.connect).await?;
+    stream.socket().break_unacknowledged(&settings.dead_hosts)?;
+    let answer = if for_tls { Some(timeout_at(end, request_tls(&mut stream)).await??) } else { None };
+    Ok((stream, answer))
 }

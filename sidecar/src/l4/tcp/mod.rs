@@ -1,7 +1,9 @@
-//! TCP listeners: [`listener`] -> [`thread`] -> [`session`]: [`connect`] to a backend, then a [`flow`] each way.
+//! TCP listeners: [`listener`] -> [`thread`] -> [`client`]: [`connect`] to a backend, then a [`session`] of a [`flow`]
+//! each way.
 //! [`rebalance`] has some of them end when backends join.
 
 mod cancel;
+mod client;
 mod connect;
 mod entry;
 mod flow;

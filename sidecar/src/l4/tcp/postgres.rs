@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::net::{
     Socket, Stream,
-    postgres::{BadOpening, CancelKey, HEAD, Opening, refusal},
+    postgres::{BadOpening, CancelKey, HEAD, NO, Opening, YES, refusal},
     tls::Server,
 };
 
@@ -26,9 +26,6 @@ const REFUSING: Duration = Duration::from_secs(1);
 
 /// GSSAPI, then TLS, then what it is about.
 const MOST_WORDS: usize = 3;
-
-const YES: &[u8] = b"S";
-const NO: &[u8] = b"N";
 
 /// Of SQLSTATE.
 const NOT_AUTHORIZED: &str = "28000";
@@ -55,8 +52,8 @@ pub(super) enum Wanted {
 #[derive(Default)]
 pub(super) struct Words {
     pub(super) said: Said,
-    /// Bytes of the client's that come before it can hear a refusal; none if it would understand none.
-    pub(super) unread: Option<usize>,
+    /// It would understand a refusal in PostgreSQL's words.
+    pub(super) understands: bool,
     /// The server name that it asks for, where backends go by that.
     pub(super) name: Option<String>,
 }
@@ -67,8 +64,8 @@ pub(super) struct Said {
     pub(super) bytes: Vec<u8>,
     /// One server alone may hear it: it may act on it, and leave without a word.
     pub(super) once: bool,
-    /// The server has SSLRequest to answer.
-    pub(super) asked: bool,
+    /// It is SSLRequest, which servers have to answer.
+    pub(super) asks_for_tls: bool,
 }
 
 impl Manners {
@@ -84,21 +81,23 @@ impl Manners {
 
     /// Hears what a client wants. `tls` is the listener's.
     pub(super) async fn open(self, socket: Socket, tls: Option<&Server>) -> io::Result<(Stream, Wanted)> {
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no StartupMessage within 10 s");
-        timeout(LIMIT, self.hear(socket, tls)).await.map_err(late)?
+        in_time(async {
+            let client = match tls {
+                Some(server) if !self.starts => server.accept(socket).await?,
+                _ => socket.into(),
+            };
+            self.hear(client, tls).await
+        })
+        .await
     }
 
-    async fn hear(self, socket: Socket, tls: Option<&Server>) -> io::Result<(Stream, Wanted)> {
-        let mut client = match tls {
-            Some(server) if !self.starts => server.accept(socket).await?,
-            _ => socket.into(),
-        };
+    async fn hear(self, mut client: Stream, tls: Option<&Server>) -> io::Result<(Stream, Wanted)> {
         for _ in 0..MOST_WORDS {
             let mut head = [0; HEAD];
             client.read_exact(&mut head).await?;
             client = match (Opening::read(head)?, client, tls) {
                 (Opening::SslRequest, Stream::Plain(mut socket), Some(server)) => {
-                    socket.write_all(YES).await?;
+                    socket.write_all(&[YES]).await?;
                     server.accept(socket).await?
                 }
                 (Opening::Tls, Stream::Plain(socket), Some(server)) => {
@@ -106,14 +105,13 @@ impl Manners {
                 }
                 // What they agree on goes through unopened.
                 (Opening::SslRequest, client @ Stream::Plain(_), None) if !self.within => {
-                    return Ok((client, Wanted::Server(Words::new(head, true, Some(0)))));
+                    return Ok((client, Wanted::Server(Words::new(head.to_vec(), true, true))));
                 }
                 (Opening::Tls, client @ Stream::Plain(_), None) if !self.within => {
-                    return Ok((client, Wanted::Server(Words::new(head, false, None))));
+                    return Ok((client, Wanted::Server(Words::new(head.to_vec(), false, false))));
                 }
                 (Opening::SslRequest | Opening::GssRequest, mut client, _) => {
-                    client.write_all(NO).await?;
-                    client.flush().await?;
+                    say_no(&mut client).await?;
                     client
                 }
                 (Opening::Cancel(length), mut client, _) => {
@@ -122,16 +120,20 @@ impl Manners {
                     let key = CancelKey::read(&key).ok_or(BadOpening::Length(HEAD + length))?;
                     return Ok((client, Wanted::Cancel(key)));
                 }
-                (Opening::Start(unread), mut client @ Stream::Plain(_), Some(_)) if !self.allows_plain => {
-                    let text = "the sidecar's listener takes no connection without TLS: connect with sslmode=require, or stricter";
-                    refuse(&mut client, unread, NOT_AUTHORIZED, text).await;
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "the client does not ask for TLS",
-                    ));
-                }
-                (Opening::Start(unread), client, _) => {
-                    return Ok((client, Wanted::Server(Words::new(head, false, Some(unread)))));
+                (Opening::Start(rest), mut client, _) => {
+                    // All of it, so that another server can hear it.
+                    let mut said = head.to_vec();
+                    said.resize(HEAD + rest, 0);
+                    client.read_exact(&mut said[HEAD..]).await?;
+                    if tls.is_some() && !client.is_tls() && !self.allows_plain {
+                        let text = "the sidecar's listener takes no connection without TLS: connect with sslmode=require, or stricter";
+                        refuse(&mut client, NOT_AUTHORIZED, text).await;
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            "the client does not ask for TLS",
+                        ));
+                    }
+                    return Ok((client, Wanted::Server(Words::new(said, false, true))));
                 }
                 (Opening::Tls, ..) => return Err(BadOpening::Foreign.into()),
             };
@@ -141,22 +143,38 @@ impl Manners {
 }
 
 impl Words {
-    fn new(head: [u8; HEAD], asked: bool, unread: Option<usize>) -> Self {
-        Self { said: Said { bytes: head.to_vec(), once: false, asked }, unread, name: None }
+    fn new(bytes: Vec<u8>, asks_for_tls: bool, understands: bool) -> Self {
+        Self { said: Said { bytes, once: false, asks_for_tls }, understands, name: None }
     }
 }
 
-/// Tells a client that there is no server for it. `reason` is for people.
-pub(super) async fn no_server(client: &mut Stream, unread: usize, listener: &str, reason: &str) {
-    let text = format!("no server can be reached through the sidecar's listener {listener}: {reason}");
-    refuse(client, unread, CANNOT_CONNECT_NOW, &text).await;
+/// Tells a client that its server has no TLS, and hears what it wants then.
+pub(super) async fn go_on_without_tls(mut client: Stream) -> io::Result<(Stream, Wanted)> {
+    in_time(async {
+        say_no(&mut client).await?;
+        Manners { starts: false, allows_plain: true, within: true }.hear(client, None).await
+    })
+    .await
 }
 
-/// Once the client has said all that it says before it listens: a connection that is closed on unread bytes takes the refusal with
-/// it.
-async fn refuse(client: &mut Stream, unread: usize, code: &str, text: &str) {
+async fn in_time<T>(heard: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no StartupMessage within 10 s");
+    timeout(LIMIT, heard).await.map_err(late)?
+}
+
+async fn say_no(client: &mut Stream) -> io::Result<()> {
+    client.write_all(&[NO]).await?;
+    client.flush().await
+}
+
+/// Tells a client that there is no server for it. `reason` is for people.
+pub(super) async fn no_server(client: &mut Stream, listener: &str, reason: &str) {
+    let text = format!("no server can be reached through the sidecar's listener {listener}: {reason}");
+    refuse(client, CANNOT_CONNECT_NOW, &text).await;
+}
+
+async fn refuse(client: &mut Stream, code: &str, text: &str) {
     let told = timeout(REFUSING, async {
-        client.read_exact(&mut vec![0; unread]).await?;
         client.write_all(&refusal(code, text)).await?;
         client.shutdown().await
     });

@@ -1,24 +1,22 @@
-//! One connection of a client, from the thread's queue to its end: TLS, if the listener speaks it -> a backend -> a flow each
-//! way.
+//! A client and a backend that are connected: a flow each way, until both have ended or one of them breaks.
 
 use std::{
     future::poll_fn,
     io,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use socket2::SockRef;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
-    cancel::{self, Learner},
-    connect::{Asked, Meeting, Met},
+    cancel::Learner,
+    connect::Met,
     entry::Entry,
     flow::{Flow, FlowError},
-    postgres::{self, Said, Wanted, Words},
+    postgres::Said,
     settings::Settings,
     silence::{Silence, Silent},
     thread::{Registered, Thread},
@@ -26,19 +24,20 @@ use super::{
 use crate::{
     balance::{Busy, Outcome},
     l4::metrics::{Cause, Counters},
-    net::{
-        Accepted, DeadHosts, Slot, Socket, Stream,
-        postgres::CancelKey,
-        proxy_protocol::{self, Ends},
-        tls::Hello,
-    },
+    net::{DeadHosts, Socket, Stream, postgres::HEAD},
 };
 
-/// A client whose server name decides and that has not begun with TLS after this time is cut off.
-const HELLO: Duration = Duration::from_secs(10);
+/// What a client and a backend have said to each other before bytes just move.
+pub(super) enum Begun {
+    /// This, which the backend is yet to hear.
+    By(Said),
+    /// The client has asked for TLS, the backend has said no, and this comes after it.
+    Refused(Said),
+    /// The client has asked for TLS, and this is the backend's answer, which the client is yet to hear. What follows is theirs.
+    Agreed(u8),
+}
 
-/// A client and a backend that are connected.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     thread: &'a Thread,
     entry: &'a Entry<'a>,
     client: Stream,
@@ -58,6 +57,8 @@ struct Session<'a> {
     /// For so long a backend may leave without a byte, and another one is asked.
     early: Duration,
     busy: Busy<Counters>,
+    /// Bytes that both had said before.
+    before: (u64, u64),
     /// Bytes that were counted at the backend.
     counted: (u64, u64),
 }
@@ -70,163 +71,51 @@ enum End {
     For(Cause),
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
-    let _present = thread.enter();
-    let settings = thread.settings();
-    let entry = Entry::begin(&thread);
-    let Opened { mut client, wanted, ends, _slot } = match open(&thread, &settings, accepted, &entry).await {
-        Ok(opened) => opened,
-        Err(error) => {
-            tracing::debug!(listener = %thread.listener, %error, "a client did not come in");
-            entry.ends(Some(Cause::Handshake));
-            return thread.counters.failed(Cause::Handshake);
-        }
-    };
-    let Words { mut said, unread, name } = match wanted {
-        Wanted::Server(words) => words,
-        Wanted::Cancel(key) => return entry.ends(cancel(&thread, &settings, ends, &key).await),
-    };
-    let Some(thread) = thread.of_name(name.as_deref()) else {
-        tracing::debug!(listener = %thread.listener, name, "no route is for what a client asks for");
-        entry.ends(Some(Cause::NoRoute));
-        thread.counters.failed(Cause::NoRoute);
-        return reset(&client);
-    };
-    drop(name);
-    let mut asked = Asked::default();
-    loop {
-        // What connecting needs is much, and needed no more once there is a connection.
-        let met = Box::pin(async { Meeting::new(&thread, &settings, ends, &mut asked).meet().await }).await;
-        let Met { stream: server, busy } = match met {
-            Ok(met) => met,
-            Err(cause) => {
-                entry.asked(asked.last(), asked.count());
-                entry.ends(Some(cause));
-                thread.refuse(cause);
-                let route = thread.route();
-                return match unread {
-                    Some(unread) => {
-                        let reason = route.unavailable.trim_end();
-                        postgres::no_server(&mut client, unread, &thread.listener, reason).await;
-                    }
-                    None => reset(&client),
-                };
-            }
-        };
-        entry.asked(Some(busy.backend()), asked.count());
-        entry.met();
-        match Session::new(&thread, &entry, &settings, client, said, server, busy).run().await {
-            Some(kept) => (client, said) = kept,
-            None => return,
-        }
-    }
-}
-
-/// A client that has come in.
-struct Opened {
-    client: Stream,
-    wanted: Wanted,
-    ends: Option<Ends>,
-    _slot: Slot,
-}
-
-/// What comes before the client's own bytes: the PROXY protocol, then TLS, which it may ask for first.
-async fn open(
-    thread: &Thread,
-    settings: &Settings,
-    accepted: Accepted,
-    entry: &Entry<'_>,
-) -> io::Result<Opened> {
-    let (mut socket, slot) = accepted.register()?;
-    entry.comes_from(|| socket.peer_address());
-    let ends = if settings.takes_ends {
-        proxy_protocol::read(&mut socket).await?
-    } else if settings.tells_ends.is_some() || thread.route().hashes_source() {
-        Ends::of(&socket)
-    } else {
-        None
-    };
-    if let Some(ends) = ends {
-        entry.comes_from(|| Some(ends.source));
-    }
-    let tls = thread.tls();
-    let (client, wanted) = match (settings.postgres, tls) {
-        (Some(manners), tls) => Box::pin(manners.open(socket, tls.as_deref())).await?,
-        (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
-        (None, None) if settings.by_name => {
-            let heard = Box::pin(timeout(HELLO, Hello::read(&mut socket))).await;
-            let Hello { said, is_alone, name } = heard.map_err(|_| late())??;
-            let said = Said { bytes: said, once: !is_alone, asked: false };
-            (socket.into(), Wanted::Server(Words { said, unread: None, name }))
-        }
-        (None, None) => (socket.into(), Wanted::Server(Words::default())),
-    };
-    entry.opened(&client);
-    Ok(Opened { client, wanted, ends, _slot: slot })
-}
-
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no ClientHello within 10 s")
-}
-
-/// Passes on a client's request to cancel. As the server itself would, it tells the client nothing but that it was heard.
-async fn cancel(thread: &Thread, settings: &Settings, ends: Option<Ends>, key: &CancelKey) -> Option<Cause> {
-    let listener = &thread.listener;
-    let Some(backend) = thread.keys.issuer(key) else {
-        tracing::debug!(%listener, "a request to cancel names no connection of this listener");
-        thread.counters.failed(Cause::Cancel);
-        return Some(Cause::Cancel);
-    };
-    let preface = settings.tells_ends.map(|version| proxy_protocol::write(version, ends));
-    let passed =
-        Box::pin(cancel::pass_on(&backend, key, &preface.unwrap_or_default(), settings.connect)).await;
-    thread.queue.freed();
-    let error = passed.err()?;
-    tracing::debug!(%listener, backend = %backend.address, %error, "a request to cancel could not be passed on");
-    thread.counters.failed(Cause::Cancel);
-    Some(Cause::Cancel)
-}
-
 impl<'a> Session<'a> {
-    fn new(
+    pub(super) fn new(
         thread: &'a Thread,
         entry: &'a Entry<'a>,
         settings: &Settings,
         client: Stream,
-        said: Said,
-        server: Stream,
-        busy: Busy<Counters>,
+        begun: Begun,
+        met: Met<'a>,
     ) -> Self {
-        let backend = busy.backend();
-        backend.detail.connected();
-        let postgres = settings.postgres.is_some();
-        let offers_channel = postgres && server.is_tls() && !client.is_tls();
-        let learner = postgres.then(|| Learner::new(&thread.keys, backend, said.asked));
+        let Met { stream: server, busy, going, .. } = met;
+        let request = HEAD as u64;
+        let (before, said, answer) = match begun {
+            Begun::By(said) => ((0, 0), said, None),
+            Begun::Refused(said) => ((request, 1), said, None),
+            Begun::Agreed(answer) => ((request, 0), Said { once: true, ..Said::default() }, Some(answer)),
+        };
+        let opened = settings.postgres.is_some() && answer.is_none();
+        let learner = opened.then(|| Learner::new(&thread.keys, busy.backend()));
+        let offers_channel = opened && server.is_tls() && !client.is_tls();
+        let begin = |bytes: &[u8]| if bytes.is_empty() { Flow::new() } else { Flow::begun(bytes) };
         Self {
             thread,
             entry,
             client,
             server,
-            up: if said.bytes.is_empty() { Flow::new() } else { Flow::begun(&said.bytes) },
-            down: Flow::new().not_empty().seen_by(learner).shortens_offer(offers_channel),
+            up: begin(&said.bytes),
+            down: begin(answer.as_slice()).not_empty().seen_by(learner).shortens_offer(offers_channel),
             said: (!said.once).then_some(said),
             up_ended: false,
             down_ended: false,
             silence: Silence::new(settings.idle, settings.dead_hosts.after),
             dead_hosts: settings.dead_hosts,
             since: Instant::now(),
-            going: thread.register(busy.backend()),
+            going,
             moves: settings.rebalance.is_some(),
             early: settings.connect,
             busy,
+            before,
             counted: (0, 0),
         }
     }
 
     /// Moves bytes until both sides have ended. Gives the client and its words back if the backend has left it before anybody said
     /// more.
-    async fn run(mut self) -> Option<(Stream, Said)> {
+    pub(super) async fn run(mut self) -> Option<(Stream, Said)> {
         let backend = Arc::clone(self.busy.backend());
         let going = self.going.shared();
         let ended = loop {
@@ -351,20 +240,20 @@ impl<'a> Session<'a> {
 
     /// Counts what has moved since the last time. False if nothing has.
     fn count(&mut self) -> bool {
-        let moved = (self.up.moved(), self.down.moved());
-        let before = std::mem::replace(&mut self.counted, moved);
-        if before == moved {
+        let moved = (self.before.0 + self.up.moved(), self.before.1 + self.down.moved());
+        let counted = std::mem::replace(&mut self.counted, moved);
+        if counted == moved {
             return false;
         }
-        self.busy.backend().detail.moved(moved.0 - before.0, moved.1 - before.1);
-        self.going.waits(moved.0 > before.0);
+        self.busy.backend().detail.moved(moved.0 - counted.0, moved.1 - counted.1);
+        self.going.waits(moved.0 > counted.0);
         self.entry.moved(moved);
         true
     }
 }
 
 /// Has the other side see a reset when the connection is dropped, and not an end. Within TLS the missing close says so too.
-fn reset(stream: &Stream) {
+pub(super) fn reset(stream: &Stream) {
     if let Socket::Tcp(socket) = stream.socket()
         && let Err(error) = linger(socket)
     {

@@ -18,11 +18,11 @@ use tokio::{
 
 use super::{
     cancel::CancelKeys,
+    client,
     going::Going,
     queue::Queue,
     rebalance::{self, Order},
     routes::{Way, Ways},
-    session,
     settings::Settings,
 };
 use crate::{
@@ -157,7 +157,7 @@ impl Thread {
                             beats = true;
                             pulse.as_mut().reset(Instant::now() + PULSE);
                         }
-                        connections.spawn_local(session::serve(Rc::clone(&thread), accepted));
+                        connections.spawn_local(client::serve(Rc::clone(&thread), accepted));
                     }
                     None => accepting = false,
                 },

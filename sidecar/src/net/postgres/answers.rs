@@ -29,8 +29,6 @@ pub struct Answers {
 
 #[derive(Debug)]
 enum State {
-    /// To SSLRequest, in one byte.
-    Answer,
     Head(Part<HEAD>),
     Skip(usize),
     Key(usize, Box<Part<LONGEST_KEY>>),
@@ -45,13 +43,13 @@ struct Part<const MOST: usize> {
     count: usize,
 }
 
-impl Answers {
-    /// To a StartupMessage; `asked`: the client has sent SSLRequest before, and this one has the answer.
-    pub fn new(asked: bool) -> Self {
-        let state = if asked { State::Answer } else { State::Head(Part::new()) };
-        Self { state, left: LONGEST_TALK }
+impl Default for Answers {
+    fn default() -> Self {
+        Self { state: State::Head(Part::new()), left: LONGEST_TALK }
     }
+}
 
+impl Answers {
     /// Whether it may still find a key.
     pub fn goes_on(&self) -> bool {
         !matches!(self.state, State::Over)
@@ -68,14 +66,6 @@ impl Answers {
             self.state = match &mut self.state {
                 State::Over => return None,
                 _ if bytes.is_empty() => return None,
-                State::Answer => match bytes {
-                    // Without TLS it goes on in plain text.
-                    [b'N', rest @ ..] => {
-                        bytes = rest;
-                        State::Head(Part::new())
-                    }
-                    _ => State::Over,
-                },
                 State::Head(head) => {
                     bytes = head.take(bytes, HEAD);
                     if head.count < HEAD {
@@ -165,18 +155,7 @@ mod tests {
         fn the_key_is_found_in_whichever_pieces_it_comes(
             secret in prop::collection::vec(any::<u8>(), 1..=256), piece in 1usize..600,
         ) {
-            prop_assert_eq!(found(Answers::new(false), &talk(&secret), piece), key(&secret));
-        }
-    }
-
-    #[test]
-    fn after_a_no_to_tls_the_key_is_found_and_after_a_yes_nothing_is_looked_at() {
-        let secret = b"abcd";
-        for (answer, expected) in [(b'N', key(secret)), (b'S', None), (b'E', None), (b'x', None)] {
-            let mut answers = Answers::new(true);
-            let bytes = [&[answer][..], &talk(secret)].concat();
-            assert_eq!(answers.read(&bytes), expected);
-            assert!(!answers.goes_on());
+            prop_assert_eq!(found(Answers::default(), &talk(&secret), piece), key(&secret));
         }
     }
 
@@ -193,7 +172,7 @@ mod tests {
             vec![0x15, 3, 3, 0, 2],
             message(b'S', &[1; 60_000]).repeat(3),
         ] {
-            let mut answers = Answers::new(false);
+            let mut answers = Answers::default();
             assert_eq!(answers.read(&[before, talk(&secret)].concat()), None);
             assert!(!answers.goes_on());
         }

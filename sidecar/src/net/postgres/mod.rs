@@ -14,6 +14,7 @@ mod refusal;
 
 pub use answers::Answers;
 pub(super) use ask::ask_for_tls;
+pub use ask::request_tls;
 pub use key::{CancelKey, LONGEST_SECRET};
 pub use offer::{LONGEST_OFFER, Offer};
 pub use opening::{BadOpening, HEAD, LONGEST_START, Opening};
@@ -21,6 +22,10 @@ pub use refusal::refusal;
 
 /// The protocol's name within TLS (ALPN). PostgreSQL 17 asks for it where TLS begins with the first byte.
 pub const ALPN: &[&[u8]] = &[b"postgresql"];
+
+/// Answers to SSLRequest.
+pub const YES: u8 = b'S';
+pub const NO: u8 = b'N';
 
 /// What a client, or we, ask with; each in place of a version of the protocol.
 const CANCEL_REQUEST: u32 = 80_877_102;

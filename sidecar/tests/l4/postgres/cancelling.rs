@@ -62,6 +62,19 @@ async fn a_request_to_cancel_reaches_the_server_that_runs_the_query_and_only_whi
     each_its_own(&sidecar, connect, [&a, &b]).await;
 }
 
+/// As libpq 17 and psycopg do with sslmode=prefer.
+#[tokio::test]
+async fn a_request_to_cancel_that_comes_behind_a_no_to_tls_reaches_its_server() {
+    let (a, b) = (Postgres::start(b'a', None).await, Postgres::start(b'b', None).await);
+    let sidecar = Sidecar::start(json!({"protocol": "Postgres"}), &[a.address, b.address]).await;
+    let connect = async || {
+        let mut stream = sidecar.connect().await;
+        assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'N');
+        Box::new(stream) as Box<dyn Talk>
+    };
+    each_its_own(&sidecar, connect, [&a, &b]).await;
+}
+
 #[tokio::test]
 async fn a_request_to_cancel_finds_its_server_within_tls_on_both_sides() {
     let files = Files::new();

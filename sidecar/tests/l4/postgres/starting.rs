@@ -144,18 +144,6 @@ async fn a_server_that_sends_more_than_its_answer_in_plain_text_is_not_believed(
 }
 
 #[tokio::test]
-async fn tls_of_the_clients_own_goes_through_unopened() {
-    let files = Files::new();
-    let server = Postgres::start(b'a', Some(files.acceptor())).await;
-    let sidecar = Sidecar::start(json!({"protocol": "Postgres"}), &[server.address]).await;
-    let mut stream = sidecar.connect().await;
-    assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'S');
-    let mut stream = files.secure(stream, &[]).await.unwrap();
-    begin(&mut stream).await.unwrap();
-    assert!(echoes(&mut stream, &vec![7; 2_000_000]).await);
-}
-
-#[tokio::test]
 async fn much_goes_through_whole_after_the_first_words() {
     let server = Postgres::start(b'a', None).await;
     let sidecar = Sidecar::start(json!({"protocol": "Postgres"}), &[server.address]).await;
