@@ -11,7 +11,7 @@ use crds::config::Protocol;
 use futures::future::{pending, select_all};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Duration, Instant, sleep_until, timeout_at},
+    time::{Duration, Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -58,6 +58,23 @@ pub struct Balancer<D> {
 struct Plan {
     rules: Rules,
     sites: Vec<SiteInput>,
+    /// When it takes over at the latest.
+    by: Instant,
+}
+
+impl SiteInput {
+    /// Waits until the sets of all sites have answered, or have had their time.
+    pub async fn all_known<'a>(sites: impl Iterator<Item = &'a Self>) {
+        let _ = timeout(ANSWER_TIMEOUT, Self::all_answer(sites)).await;
+    }
+
+    async fn all_answer<'a>(sites: impl Iterator<Item = &'a Self>) {
+        for site in sites {
+            if site.backends.clone().wait_for(|set| set.answered).await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
 }
 
 impl<D: Default + Send + Sync + 'static> Balancer<D> {
@@ -72,7 +89,7 @@ impl<D: Default + Send + Sync + 'static> Balancer<D> {
     }
 
     fn launch(listener: &str, rules: Rules, sites: Vec<SiteInput>, watcher: Option<Watcher>) -> Self {
-        let (plan, plans) = watch::channel(Plan { rules, sites });
+        let (plan, plans) = watch::channel(Plan { rules, sites, by: Instant::now() });
         let (reports, queue) = mpsc::channel(REPORTS);
         let mut follower = Follower {
             listener: listener.to_owned(),
@@ -94,7 +111,12 @@ impl<D: Default + Send + Sync + 'static> Balancer<D> {
 
     /// Other sites or rules, as soon as the sets of the sites have answered. Sites are the same by name.
     pub fn update(&self, rules: Rules, sites: Vec<SiteInput>) {
-        self.plan.send_replace(Plan { rules, sites });
+        self.update_by(rules, sites, Instant::now() + ANSWER_TIMEOUT);
+    }
+
+    /// The same, at the latest then.
+    pub fn update_by(&self, rules: Rules, sites: Vec<SiteInput>, by: Instant) {
+        self.plan.send_replace(Plan { rules, sites, by });
     }
 }
 
@@ -125,7 +147,7 @@ struct Follower<D> {
 
 impl<D: Default + Send + Sync + 'static> Follower<D> {
     async fn run(mut self, mut plans: watch::Receiver<Plan>, mut queue: mpsc::Receiver<Report>) {
-        let mut next: Option<(Plan, Instant)> = None;
+        let mut next: Option<Plan> = None;
         let shared = Arc::clone(&self.shared);
         loop {
             let wake = self.wake();
@@ -134,11 +156,10 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
                     if changed.is_err() {
                         return;
                     }
-                    let plan = plans.borrow_and_update().clone();
-                    next = Some((plan, Instant::now() + ANSWER_TIMEOUT));
+                    next = Some(plans.borrow_and_update().clone());
                     false
                 }
-                () = all_answered(next.as_ref()) => next.take().map(|(plan, _)| self.replan(plan)).is_some(),
+                () = is_due(next.as_ref()) => next.take().map(|plan| self.replan(plan)).is_some(),
                 () = a_set_changed(&mut self.plan.sites) => true,
                 Some(report) = queue.recv() => {
                     self.take_in(report);
@@ -329,18 +350,10 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
     }
 }
 
-/// Waits until the set of each site has answered, or has had its time.
-async fn all_answered(next: Option<&(Plan, Instant)>) {
-    let Some((plan, deadline)) = next else { return pending().await };
-    let answers = async {
-        for site in &plan.sites {
-            if site.backends.clone().wait_for(|set| set.answered).await.is_err() {
-                pending::<()>().await;
-            }
-        }
-    };
-    // Either way it is this plan's turn now.
-    let _ = timeout_at(*deadline, answers).await;
+/// Waits until it is the plan's turn: the set of each site has answered, or has had its time.
+async fn is_due(next: Option<&Plan>) {
+    let Some(plan) = next else { return pending().await };
+    let _ = timeout_at(plan.by, SiteInput::all_answer(plan.sites.iter())).await;
 }
 
 /// Waits for the next set of any site. A source that has ended keeps its last set.

@@ -96,6 +96,24 @@ async fn new_sites_whose_sets_stay_silent_take_over_in_the_end() {
     tokio::time::timeout(2 * ANSWER_TIMEOUT, taken).await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_sets_waits_for_silent_ones_no_longer_than_for_a_time() {
+    let site = |answered| {
+        let (sets, backends) = watch::channel(Arc::new(BackendSet { answered, ..BackendSet::default() }));
+        (sets, SiteInput { name: "one".into(), backends, tls: None, protocol: None })
+    };
+    let ((_first, known), (second, silent)) = (site(true), site(false));
+    let start = Instant::now();
+    SiteInput::all_known([&known].into_iter()).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    SiteInput::all_known([&known, &silent].into_iter()).await;
+    assert!(start.elapsed() >= ANSWER_TIMEOUT && start.elapsed() < 2 * ANSWER_TIMEOUT);
+    // Who will not answer any more is silent as well.
+    drop(second);
+    SiteInput::all_known([&known, &silent].into_iter()).await;
+    assert!(start.elapsed() >= 2 * ANSWER_TIMEOUT);
+}
+
 #[tokio::test]
 async fn a_refused_check_takes_a_backend_out_and_says_why() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().into();

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::{Backend, Sidecar, in_time, refusing, until};
+use crate::support::{Backend, Sidecar, in_time, refusing, set, until};
 
 /// What a client of this name begins with; more protocols make it longer.
 fn hello(name: &str, protocols: usize) -> Vec<u8> {
@@ -190,4 +190,55 @@ async fn other_routes_serve_new_clients_and_end_no_connection() {
     assert_eq!(reaches(&sidecar, &said).await, None);
     open.write_u8(1).await.unwrap();
     assert_eq!(in_time("an echo", open.read_u8()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_change_takes_over_as_a_whole_once_its_backends_are_known() {
+    let (a, b, rest) = (Backend::start(b'a').await, Backend::start(b'b').await, Backend::start(b'r').await);
+    let fields = |each: &[(&str, &[SocketAddr])]| {
+        let mut fields = routes(each);
+        fields["backends"] = json!([{"addresses": [rest.address]}]);
+        fields
+    };
+    let sidecar = Sidecar::start(fields(&[("a.example.com", &[a.address])]), &[rest.address]).await;
+    let [of_a, of_b, of_c] = ["a", "b", "c"].map(|name| hello(&format!("{name}.example.com"), 1));
+    assert_eq!(reaches(&sidecar, &of_a).await, Some(b'a'));
+    assert_eq!(reaches(&sidecar, &of_b).await, Some(b'r'));
+
+    // The first route has other names and other backends, and the second one is new.
+    let next = fields(&[("c.example.com", &[b.address]), ("b.example.com", &[])]);
+    let answers = sidecar.update_unanswered(next, "r1");
+    for _ in 0..3 {
+        assert_eq!(reaches(&sidecar, &of_a).await, Some(b'a'));
+        assert_eq!(reaches(&sidecar, &of_b).await, Some(b'r'), "it has a backend at every moment");
+        assert_eq!(reaches(&sidecar, &of_c).await, Some(b'r'));
+    }
+    answers.send_replace(set(&[b.address]));
+    in_time("the change", async {
+        while reaches(&sidecar, &of_b).await != Some(b'b') {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(reaches(&sidecar, &of_c).await, Some(b'b'));
+    assert_eq!(reaches(&sidecar, &of_a).await, Some(b'r'));
+}
+
+#[tokio::test]
+async fn a_change_that_waits_is_overtaken_by_the_next_one() {
+    let (a, b) = (Backend::start(b'a').await, Backend::start(b'b').await);
+    let sidecar = Sidecar::start(routes(&[("x.example.com", &[a.address])]), &[]).await;
+    let said = hello("x.example.com", 1);
+    let answers = sidecar.update_unanswered(routes(&[("gone.example.com", &[])]), "r0");
+    sidecar.update(routes(&[("x.example.com", &[b.address])]));
+    answers.send_replace(set(&[a.address]));
+    in_time("the change", async {
+        while reaches(&sidecar, &said).await != Some(b'b') {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(reaches(&sidecar, &said).await, Some(b'b'));
+    }
 }

@@ -71,7 +71,7 @@ fn config(fields: Value) -> Config {
     serde_json::from_value(config).unwrap()
 }
 
-fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
+pub(crate) fn set(backends: &[SocketAddr]) -> Arc<BackendSet> {
     let mut endpoints: Vec<_> = backends.iter().map(|&address| Endpoint::at(address)).collect();
     endpoints.sort();
     Arc::new(BackendSet { endpoints, unavailable: Vec::new(), answered: true })
@@ -98,6 +98,16 @@ impl Sidecar {
     pub(crate) fn update(&self, fields: Value) {
         let config = config(fields);
         self.listener.update(&config, parts(&config, &self.sets.subscribe(), &self.lines));
+    }
+
+    /// The same, and nobody has looked up the backends of this route; what is sent tells them.
+    pub(crate) fn update_unanswered(&self, fields: Value, route: &str) -> watch::Sender<Arc<BackendSet>> {
+        let config = config(fields);
+        let mut parts = parts(&config, &self.sets.subscribe(), &self.lines);
+        let (answers, backends) = watch::channel(Arc::default());
+        parts.routes.iter_mut().find(|site| site.name == route).unwrap().backends = backends;
+        self.listener.update(&config, parts);
+        answers
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -31,7 +31,7 @@ const HELLO: Duration = Duration::from_secs(10);
 pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     let _present = thread.enter();
     let settings = thread.settings();
-    let entry = Entry::begin(&thread);
+    let entry = Entry::begin(&thread, settings.access.as_ref());
     let Opened { mut client, wanted, ends, _slot } = match open(&thread, &settings, accepted, &entry).await {
         Ok(opened) => opened,
         Err(error) => return stays_out(&thread, &entry, &error),
@@ -135,9 +135,8 @@ async fn open(
     if let Some(ends) = ends {
         entry.comes_from(|| Some(ends.source));
     }
-    let tls = thread.tls();
-    let (client, wanted) = match (settings.postgres, tls) {
-        (Some(manners), tls) => Box::pin(manners.open(socket, tls.as_deref())).await?,
+    let (client, wanted) = match (settings.postgres, settings.tls.as_deref()) {
+        (Some(manners), tls) => Box::pin(manners.open(socket, tls)).await?,
         (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
         (None, None) if settings.by_name => {
             let heard = Box::pin(timeout(HELLO, Hello::read(&mut socket))).await;

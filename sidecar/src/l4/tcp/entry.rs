@@ -38,9 +38,9 @@ struct Note {
 }
 
 impl<'a> Entry<'a> {
-    pub(super) fn begin(thread: &'a Thread) -> Self {
+    pub(super) fn begin(thread: &'a Thread, access: Option<&Arc<Access>>) -> Self {
         let note = |access| Note {
-            access,
+            access: Arc::clone(access),
             since: Instant::now(),
             client: None,
             host: None,
@@ -50,7 +50,7 @@ impl<'a> Entry<'a> {
             moved: (0, 0),
             end: None,
         };
-        Self { thread, note: thread.access().map(|access| Box::new(RefCell::new(note(access)))) }
+        Self { thread, note: access.map(|access| Box::new(RefCell::new(note(access)))) }
     }
 
     fn note(&self, note: impl FnOnce(&mut Note)) {

@@ -1,15 +1,16 @@
 //! One open TCP listener: the front, a share of each thread, and the balancer behind them.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use crds::{config, units::Address};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_local,
+    time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,7 +20,7 @@ use super::{
     rebalance::{ORDERS, Rebalancer},
     routes::Routes,
     settings::Settings,
-    thread::{Share, Thread, Tls},
+    thread::{Share, Thread},
 };
 use crate::{
     balance::{Balancer, Rules, SiteInput},
@@ -46,16 +47,29 @@ pub struct TcpParts {
     pub check_tls: Option<Arc<Client>>,
 }
 
+impl TcpParts {
+    /// Those whose sets answer at some time: without backends there is nobody to ask.
+    fn sites(&self, config: &config::TcpListener) -> impl Iterator<Item = &SiteInput> {
+        let rest = (!config.backends.is_empty()).then_some(&self.backends);
+        rest.into_iter().chain(&self.routes)
+    }
+}
+
 /// An open listener. Dropping it closes it and all its connections at once; [`TcpListener::drain`] lets them end.
 pub struct TcpListener {
     front: Front,
+    serving: Arc<Serving>,
+    metrics: Arc<ListenerMetrics>,
+    /// A change that is yet to take over.
+    change: Mutex<Option<AbortOnDropHandle<()>>>,
+    _rebalancer: AbortOnDropHandle<()>,
+}
+
+/// What may change while the listener is open.
+struct Serving {
     balancer: Balancer<Counters>,
     routes: Routes,
-    metrics: Arc<ListenerMetrics>,
-    tls: Tls,
-    access: Arc<ArcSwapOption<Access>>,
     settings: Arc<ArcSwap<Settings>>,
-    _rebalancer: AbortOnDropHandle<()>,
 }
 
 impl TcpListener {
@@ -81,9 +95,7 @@ impl TcpListener {
             ways: routes.ways(),
         });
         metrics.add(&shown);
-        let tls = Arc::new(ArcSwapOption::new(parts.tls));
-        let access = Arc::new(ArcSwapOption::new(parts.access));
-        let settings = Settings::from(config);
+        let settings = Settings::new(config, parts.tls, parts.access);
         watch_hosts(&front, &settings);
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let mut threads = Vec::new();
@@ -99,15 +111,14 @@ impl TcpListener {
                 keys: Arc::clone(&keys),
                 orders,
                 ways: routes.ways(),
-                tls: Arc::clone(&tls),
-                access: Arc::clone(&access),
                 settings: Arc::clone(&settings),
             };
             worker.run(move || drop(spawn_local(Thread::run(share))));
         }
         let rebalancer = Rebalancer { route: balancer.route(), settings: Arc::clone(&settings), threads };
         let rebalancer = AbortOnDropHandle::new(tokio::spawn(rebalancer.run()));
-        Ok(Self { front, balancer, routes, metrics: shown, tls, access, settings, _rebalancer: rebalancer })
+        let serving = Arc::new(Serving { balancer, routes, settings });
+        Ok(Self { front, serving, metrics: shown, change: Mutex::default(), _rebalancer: rebalancer })
     }
 
     pub fn name(&self) -> &str {
@@ -119,22 +130,28 @@ impl TcpListener {
         self.front.address()
     }
 
-    /// Other backends, rules, settings, TLS or access log for the connections to come; name, address and port stay, and so do the
-    /// connections that are open.
+    /// Other backends, routes, rules, settings, TLS or access log for the connections to come; name, address and port stay, and so
+    /// do the connections that are open. All of it takes over together, once all backend sets have answered or have had their time:
+    /// a name never leads to a route whose backends nobody has looked up. Must be called within the control runtime.
     pub fn update(&self, config: &config::TcpListener, parts: TcpParts) {
-        self.tls.store(parts.tls);
-        self.access.store(parts.access);
-        let settings = Settings::from(config);
+        let settings = Settings::new(config, parts.tls.clone(), parts.access.clone());
         watch_hosts(&self.front, &settings);
-        self.settings.store(Arc::new(settings));
-        let rules = Rules::of_tcp(config, parts.check_tls);
-        self.balancer.update(rules.clone(), vec![parts.backends]);
-        self.routes.update(config, &rules, parts.routes);
+        let mut change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that waits is overtaken.
+        *change = None;
+        if parts.sites(config).all(|site| site.backends.borrow().answered) {
+            return self.serving.adopt(config, parts, settings);
+        }
+        let (serving, config) = (Arc::clone(&self.serving), config.clone());
+        *change = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            SiteInput::all_known(parts.sites(&config)).await;
+            serving.adopt(&config, parts, settings);
+        })));
     }
 
     /// True once all backend sets have answered.
     pub fn answered(&self) -> watch::Receiver<bool> {
-        self.routes.answered(self.balancer.answered())
+        self.serving.routes.answered(self.serving.balancer.answered())
     }
 
     /// Connections open now.
@@ -148,6 +165,16 @@ impl TcpListener {
         let threads = &self.metrics.threads;
         let connections = || threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum();
         self.front.drain(limit, connections).await;
+    }
+}
+
+impl Serving {
+    fn adopt(&self, config: &config::TcpListener, parts: TcpParts, settings: Settings) {
+        let now = Instant::now();
+        let rules = Rules::of_tcp(config, parts.check_tls);
+        self.settings.store(Arc::new(settings));
+        self.balancer.update_by(rules.clone(), vec![parts.backends], now);
+        self.routes.update(config, &rules, parts.routes, now);
     }
 }
 

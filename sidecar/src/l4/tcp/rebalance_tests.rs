@@ -83,7 +83,7 @@ impl Stage {
             self.threads.iter().map(|_| mpsc::channel(ORDERS)).unzip();
         let rebalancer = Rebalancer {
             route: self.balancer.route(),
-            settings: Arc::new(ArcSwap::from_pointee(Settings::from(&config))),
+            settings: Arc::new(ArcSwap::from_pointee(Settings::new(&config, None, None))),
             threads: senders,
         };
         let playing =

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crds::config::TcpListener;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{names::Names, queue::Queue};
 use crate::{
@@ -47,12 +47,13 @@ impl Routes {
     /// `sites` are those of the configuration's routes, by name. Must be called within the control runtime.
     pub(super) fn open(config: &TcpListener, rules: &Rules, sites: Vec<SiteInput>) -> Self {
         let routes = Self { kept: Mutex::default(), ways: watch::Sender::default() };
-        routes.update(config, rules, sites);
+        routes.update(config, rules, sites, Instant::now());
         routes
     }
 
-    /// Routes of the same name keep their backends' health and counts; what goes on at those that have gone goes on.
-    pub(super) fn update(&self, config: &TcpListener, rules: &Rules, sites: Vec<SiteInput>) {
+    /// Routes of the same name keep their backends' health and counts; what goes on at those that have gone goes on. Names count
+    /// from now on, and backends `by` then at the latest: callers wait for both.
+    pub(super) fn update(&self, config: &TcpListener, rules: &Rules, sites: Vec<SiteInput>, by: Instant) {
         let mut kept = self.kept();
         let mut before = mem::take(&mut *kept);
         let mut all = Vec::new();
@@ -60,7 +61,7 @@ impl Routes {
             let name = site.name.clone();
             let one = match before.remove(&name) {
                 Some(one) => {
-                    one.balancer.update(rules.clone(), vec![site]);
+                    one.balancer.update_by(rules.clone(), vec![site], by);
                     one
                 }
                 None => {

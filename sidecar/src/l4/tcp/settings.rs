@@ -1,15 +1,21 @@
 //! What a listener's connections go by, as far as it may change while the listener is open.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crds::config::{OnBackendDown, ProxyVersion, TcpListener};
 
 use super::postgres::Manners;
-use crate::net::DeadHosts;
+use crate::{
+    l4::Access,
+    net::{DeadHosts, tls::Server},
+};
 
 /// A snapshot: a connection is served by one of them from beginning to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settings {
+    /// What connections begin with, if they begin with TLS.
+    pub(super) tls: Option<Arc<Server>>,
+    /// None where nothing is logged.
+    pub(super) access: Option<Arc<Access>>,
     pub(super) connect: Duration,
     pub(super) idle: Duration,
     pub(super) dead_hosts: DeadHosts,
@@ -38,9 +44,11 @@ pub(super) struct Rebalance {
     pub(super) slow_start: Duration,
 }
 
-impl From<&TcpListener> for Settings {
-    fn from(config: &TcpListener) -> Self {
+impl Settings {
+    pub(super) fn new(config: &TcpListener, tls: Option<Arc<Server>>, access: Option<Arc<Access>>) -> Self {
         Self {
+            tls,
+            access,
             connect: config.timeouts.connect.as_std(),
             idle: config.timeouts.idle.as_std(),
             dead_hosts: DeadHosts {

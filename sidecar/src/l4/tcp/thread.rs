@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use slab::Slab;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -31,7 +31,7 @@ use crate::{
         access::{Access, Facts},
         metrics::{Cause, Counters, ThreadCounters},
     },
-    net::{Lane, tls::Server},
+    net::Lane,
     telemetry::journal::Journal,
 };
 
@@ -45,9 +45,6 @@ const PULSE: Duration = Duration::from_millis(200);
 /// Clients that wait for that on one thread; others are told at once.
 const MOST_WAITING: usize = 256;
 
-/// What new connections begin with, if they begin with TLS.
-pub(super) type Tls = Arc<ArcSwapOption<Server>>;
-
 /// What a thread gets from its listener.
 pub(super) struct Share {
     pub(super) listener: Arc<str>,
@@ -58,8 +55,6 @@ pub(super) struct Share {
     pub(super) keys: Arc<CancelKeys>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) ways: watch::Receiver<Arc<Ways>>,
-    pub(super) tls: Tls,
-    pub(super) access: Arc<ArcSwapOption<Access>>,
     pub(super) settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -71,9 +66,6 @@ pub(super) struct Thread {
     pub(super) keys: Arc<CancelKeys>,
     route: RefCell<Arc<Route<Counters>>>,
     random: RefCell<fastrand::Rng>,
-    tls: Tls,
-    /// None where nothing is logged.
-    access: Arc<ArcSwapOption<Access>>,
     journal: RefCell<Journal>,
     settings: Arc<ArcSwap<Settings>>,
     /// Told of each route with a live backend.
@@ -115,8 +107,6 @@ impl Thread {
             keys: share.keys,
             route: RefCell::new(Arc::new(Route::empty())),
             random: RefCell::new(fastrand::Rng::new()),
-            tls: share.tls,
-            access: share.access,
             journal: RefCell::default(),
             settings: share.settings,
             revived: Notify::new(),
@@ -205,8 +195,6 @@ impl Thread {
             keys: Arc::clone(&self.keys),
             route: RefCell::new(Arc::new(Route::empty())),
             random: RefCell::new(fastrand::Rng::new()),
-            tls: Arc::clone(&self.tls),
-            access: Arc::clone(&self.access),
             journal: RefCell::default(),
             settings: Arc::clone(&self.settings),
             revived: Notify::new(),
@@ -305,14 +293,6 @@ impl Thread {
         Arc::clone(&self.route.borrow())
     }
 
-    pub(super) fn tls(&self) -> Option<Arc<Server>> {
-        self.tls.load_full()
-    }
-
-    pub(super) fn access(&self) -> Option<Arc<Access>> {
-        self.access.load_full()
-    }
-
     /// Writes the line of a connection.
     pub(super) fn log(&self, access: &Access, facts: &Facts<'_>) {
         access.write(&mut self.journal.borrow_mut(), facts);
@@ -323,8 +303,8 @@ impl Thread {
         self.journal.borrow_mut().flush();
     }
 
-    pub(super) fn settings(&self) -> Settings {
-        **self.settings.load()
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     pub(super) fn random(&self, below: usize) -> usize {
