@@ -104,6 +104,29 @@ async fn a_server_that_does_not_answer_is_not_waited_for_alone() {
 }
 
 #[tokio::test]
+async fn a_client_whose_only_server_does_not_answer_is_told_so_in_words() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let fields = json!({"protocol": "Postgres", "timeouts": {"connect": "100ms"}});
+    let sidecar = Sidecar::start(fields, &[silent.local_addr().unwrap()]).await;
+    let mut stream = sidecar.connect().await;
+    assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'E');
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_after_a_no_makes_room_for_one_that_waits() {
+    let server = Postgres::start(b'a', None).await;
+    let limits = json!({"maxConnections": 1, "queueTimeout": "1m"});
+    let fields = json!({"protocol": "Postgres", "backendLimits": limits});
+    let sidecar = Sidecar::start(fields, &[server.address]).await;
+    let (mut first, mut second) = (sidecar.connect().await, sidecar.connect().await);
+    assert_eq!(ask(&mut first, SSL_REQUEST).await, b'N');
+    second.write_all(&SSL_REQUEST).await.unwrap();
+    until("it waits", || sidecar.metric("sidecar_tcp_queued") > 0.5).await;
+    drop(first);
+    assert_eq!(in_time("an answer", second.read_u8()).await.unwrap(), b'N');
+}
+
+#[tokio::test]
 async fn what_a_server_answers_is_what_the_client_hears() {
     let (address, _leaving) = leaving(b"E\0\0\0\x05x", 0).await;
     let sidecar = sidecar(&[address]).await;
