@@ -1,6 +1,10 @@
 //! Queries that are cancelled, on the server that runs them.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::{Context, Result, ensure};
 use e2e::{LocalSidecar, Process, interpreter};
@@ -21,13 +25,10 @@ struct Sleeper {
 
 impl Sleeper {
     /// psql, or the script with psycopg: either cancels when it is told to by SIGINT. It has begun when a server runs its query.
-    fn start(
-        name: String,
-        at: SocketAddr,
-        settings: &str,
-        psycopg: bool,
-        servers: [SocketAddr; 2],
-    ) -> Result<Self> {
+    fn start(at: SocketAddr, settings: &str, psycopg: bool, servers: [SocketAddr; 2]) -> Result<Self> {
+        // Each has a name of its own: a server goes on with the queries of clients that have gone.
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("sleeper{}", STARTED.fetch_add(1, Ordering::Relaxed));
         let place = format!(
             "host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=10 application_name={name} {settings}",
             at.port()
@@ -65,10 +66,8 @@ fn each_its_own(
     servers: [SocketAddr; 2],
 ) -> Result<()> {
     let mut sleepers: [Vec<Sleeper>; 2] = Default::default();
-    for number in 0..20 {
-        // A server goes on with the queries of clients that have gone.
-        let name = if psycopg { format!("psycopg{number}") } else { format!("psql{number}") };
-        let sleeper = Sleeper::start(name, sidecar.address, settings, psycopg, servers)?;
+    for _ in 0..20 {
+        let sleeper = Sleeper::start(sidecar.address, settings, psycopg, servers)?;
         sleepers[usize::from(sleeper.sleeps_on(servers[1])?)].push(sleeper);
         if sleepers.iter().all(|of_server| of_server.len() >= 2) {
             break;
