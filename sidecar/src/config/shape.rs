@@ -22,8 +22,6 @@ const MAX_PROBLEMS: usize = 100;
 /// A value that is written with quotes or without, as Kubernetes calls it.
 const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(crds::generate::config_schema);
-
 /// What differs from the schema.
 #[derive(Debug, Default)]
 pub(super) struct Shape {
@@ -32,15 +30,25 @@ pub(super) struct Shape {
     pub(super) unknown: Vec<Problem>,
 }
 
+/// A value that is being compared.
+struct Comparison<'a> {
+    root: &'a Value,
+    found: Shape,
+}
+
 impl Shape {
     pub(super) fn of(value: &Value) -> Self {
-        let mut shape = Self::default();
-        shape.compare(&SCHEMA, value, "");
-        shape
+        // Made anew for each file: it takes a millisecond, and memory that is not to be held while there is no other file.
+        let root = crds::generate::config_schema();
+        let mut comparison = Comparison { root: &root, found: Self::default() };
+        comparison.compare(&root, value, "");
+        comparison.found
     }
+}
 
+impl Comparison<'_> {
     fn compare(&mut self, schema: &Value, value: &Value, path: &str) {
-        let Some(schema) = resolve(schema, value) else { return };
+        let Some(schema) = resolve(self.root, schema, value) else { return };
         let types = types(schema);
         if !types.is_empty() && !types.iter().any(|expected| is(expected, value)) {
             self.problem(path, format!("this is {}", kind(value)), wanted(&types));
@@ -62,9 +70,9 @@ impl Shape {
             let path = join(path, key);
             match properties.get(key) {
                 Some(schema) => self.compare(schema, value, &path),
-                None if self.unknown.len() < MAX_PROBLEMS => {
+                None if self.found.unknown.len() < MAX_PROBLEMS => {
                     let known = properties.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-                    self.unknown.push(Problem::at(
+                    self.found.unknown.push(Problem::at(
                         path,
                         "this field is unknown and ignored",
                         format!("remove it, or correct its name; known here are {known}"),
@@ -136,16 +144,16 @@ impl Shape {
     }
 
     fn problem(&mut self, path: &str, message: String, remedy: String) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem::at(path, message, remedy));
+        if self.found.problems.len() < MAX_PROBLEMS {
+            self.found.problems.push(Problem::at(path, message, remedy));
         }
     }
 }
 
 /// Follows `$ref`, and `anyOf` to the branch that is not null; `None` when the value is null and may be.
-fn resolve<'a>(schema: &'a Value, value: &Value) -> Option<&'a Value> {
+fn resolve<'a>(root: &'a Value, schema: &'a Value, value: &Value) -> Option<&'a Value> {
     if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
-        return resolve(SCHEMA.pointer(name.strip_prefix('#')?)?, value);
+        return resolve(root, root.pointer(name.strip_prefix('#')?)?, value);
     }
     let Some(branches) = schema.get("anyOf").and_then(Value::as_array) else { return Some(schema) };
     if schema.get(INT_OR_STRING).is_some() {
@@ -155,7 +163,7 @@ fn resolve<'a>(schema: &'a Value, value: &Value) -> Option<&'a Value> {
     if value.is_null() && branches.iter().any(|branch| null(&branch)) {
         return None;
     }
-    resolve(branches.iter().find(|branch| !null(branch))?, value)
+    resolve(root, branches.iter().find(|branch| !null(branch))?, value)
 }
 
 fn types(schema: &Value) -> Vec<&str> {
@@ -339,7 +347,7 @@ mod tests {
 
     #[test]
     fn every_keyword_of_the_schema_is_understood() {
-        each(&SCHEMA, &mut |schema| {
+        each(&crds::generate::config_schema(), &mut |schema| {
             for keyword in schema.keys().filter(|keyword| !keyword.starts_with("x-") && *keyword != "title") {
                 assert!(KNOWN.contains(&keyword.as_str()), "{keyword} in {schema:?}");
             }
@@ -348,7 +356,7 @@ mod tests {
 
     #[test]
     fn every_pattern_of_the_schema_has_a_parser_that_names_the_remedy() {
-        each(&SCHEMA, &mut |schema| {
+        each(&crds::generate::config_schema(), &mut |schema| {
             if schema.contains_key("pattern") {
                 let schema = Value::Object(schema.clone());
                 assert!(parser(&schema).is_some(), "{schema}");

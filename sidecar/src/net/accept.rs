@@ -178,7 +178,8 @@ impl Accepted {
     pub async fn open(self, tls: Option<&Server>) -> io::Result<(Stream, Slot)> {
         let (socket, slot) = self.register()?;
         let stream = match tls {
-            Some(server) => server.accept(socket).await?,
+            // On the heap, so that a connection is no larger for it once it is open.
+            Some(server) => Box::pin(server.accept(socket)).await?,
             None => socket.into(),
         };
         Ok((stream, slot))

@@ -105,7 +105,8 @@ impl Client {
                 break Next::Gone;
             }
             let mut scratch = thread.lend();
-            let next = self.serve_one(thread, &mut scratch).await;
+            // On the heap, so that a connection that waits for its next request holds none of what a request needs.
+            let next = Box::pin(self.serve_one(thread, &mut scratch)).await;
             thread.give_back(scratch);
             if !matches!(next, Next::Request) {
                 break next;

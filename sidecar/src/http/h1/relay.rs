@@ -60,7 +60,7 @@ pub(super) async fn relay(
     response.write(client.wire.output.bytes(), request, framing, close);
     if switched {
         exchange.observe(Outcome::Good);
-        return tunnel(client, exchange).await;
+        return Box::pin(tunnel(client, exchange)).await;
     }
     let mut download = Pump::new(response.framing, recode);
     client.answering(true);
@@ -79,8 +79,9 @@ pub(super) async fn relay(
         }
         Err(error) => {
             broke_off(&exchange, &error);
-            let resumed = resume(thread, client, &mut upload, &download, exchange, call, response).await;
-            let Some(resumed) = resumed else {
+            // On the heap as what is rare, so that every other request is smaller.
+            let resumed = resume(thread, client, &mut upload, &download, exchange, call, response);
+            let Some(resumed) = Box::pin(resumed).await else {
                 client.note.caused_by("BackendBroke");
                 return Next::Abort;
             };
