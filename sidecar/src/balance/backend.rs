@@ -27,6 +27,8 @@ pub struct Backend<D> {
     pub id: u64,
     pub site: Arc<str>,
     pub address: Address,
+    /// The address as text, for those who write it often.
+    pub shown: Box<str>,
     /// Further addresses of the same server.
     pub others: Option<Arc<[Address]>>,
     /// The name that the address was found by, where it was by one.
@@ -67,6 +69,7 @@ impl<D: Default> Backend<D> {
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             site,
+            shown: address.to_string().into(),
             address,
             others: None,
             host: None,

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::lines::{Batch, Lines};
 
-/// A batch of this size goes to the writer; a smaller one when it is due.
-const FULL: usize = 16 * 1024;
+/// A batch of this size goes to the writer; a smaller one when it is due. To wake it takes as long as to write some lines.
+const FULL: usize = 64 * 1024;
 
 /// A line waits for others for this time, at most.
 const PATIENCE: Duration = Duration::from_secs(1);

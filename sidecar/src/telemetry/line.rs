@@ -4,7 +4,7 @@
 
 use std::{fmt::Display, io::Write as _, time::Duration};
 
-use crds::{config::AccessLogFormat, units::Address};
+use crds::config::AccessLogFormat;
 
 /// A line that is being written; [`end`](Line::end) ends it.
 pub(crate) struct Line<'a> {
@@ -73,16 +73,6 @@ impl<'a> Line<'a> {
         self.out.push(b'"');
         write(&mut Pieces(self.out));
         self.out.push(b'"');
-    }
-
-    pub(crate) fn address(&mut self, name: &str, value: Option<&Address>) {
-        match value {
-            // Its path is the user's own.
-            Some(Address::Unix(_)) => {
-                self.text(name, value.map(Address::to_string).as_deref().map(str::as_bytes))
-            }
-            value => self.shown(name, value),
-        }
     }
 
     /// What has nothing to escape.

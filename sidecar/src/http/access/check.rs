@@ -22,6 +22,7 @@ impl Access {
         if !self.wants(status, check.outcome.is_err()) {
             return;
         }
+        let backend = check.backend.to_string();
         let facts = Facts {
             time: &[],
             listener,
@@ -34,7 +35,7 @@ impl Access {
             sent: 0,
             duration: check.took,
             site: Some(check.site),
-            backend: Some(check.backend),
+            backend: Some(&backend),
             tries: 1,
             trace: None,
             user_agent: check.get.map(|_| USER_AGENT.as_bytes()),

@@ -244,7 +244,7 @@ impl<'a> Entry<'a> {
             sent: self.note.sent.get(),
             duration,
             site: backend.map(|backend| &*backend.site),
-            backend: backend.map(|backend| &backend.address),
+            backend: backend.map(|backend| &*backend.shown),
             tries: self.note.tries.get(),
             trace: self.trace.as_ref().map(Trace::id),
             user_agent: fields.and_then(|fields| fields.get("user-agent")),

@@ -112,7 +112,7 @@ impl Drop for Entry<'_> {
                 duration: note.since.elapsed(),
                 connect: note.met.map(|met| met - note.since),
                 site: note.backend.as_ref().map(|backend| &*backend.site),
-                backend: note.backend.as_ref().map(|backend| &backend.address),
+                backend: note.backend.as_ref().map(|backend| &*backend.shown),
                 tries: note.tries,
                 cause,
             },

@@ -216,7 +216,7 @@ impl Thread {
                 duration: tally.since.elapsed(),
                 connect: None,
                 site: Some(&backend.site),
-                backend: Some(&backend.address),
+                backend: Some(&backend.shown),
                 tries: tally.tries.get(),
                 cause,
             },
