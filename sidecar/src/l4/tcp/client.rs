@@ -88,7 +88,9 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
             },
             Some(answer) => Begun::Agreed(answer),
         };
-        match Session::new(&thread, &entry, &settings, client, begun, met).run().await {
+        let mut session = Session::new(&thread, &entry, &settings, client, begun, met);
+        let ended = session.run().await;
+        match session.end(ended) {
             Some(kept) => (client, said) = kept,
             None => return,
         }
@@ -137,7 +139,7 @@ async fn open(
     }
     let (client, wanted) = match (settings.postgres, settings.tls.as_deref()) {
         (Some(manners), tls) => Box::pin(manners.open(socket, tls)).await?,
-        (None, Some(server)) => (server.accept(socket).await?, Wanted::Server(Words::default())),
+        (None, Some(server)) => (Box::pin(server.accept(socket)).await?, Wanted::Server(Words::default())),
         (None, None) if settings.by_name => {
             let heard = Box::pin(timeout(HELLO, Hello::read(&mut socket))).await;
             let Hello { said, is_alone, name } = heard.map_err(|_| late())??;

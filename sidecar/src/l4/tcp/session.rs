@@ -65,7 +65,7 @@ pub(super) struct Session<'a> {
 
 /// How a session ends that does not end as both sides wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// The backend has left before anybody said a word.
     Early,
     For(Cause),
@@ -113,24 +113,27 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Moves bytes until both sides have ended. Gives the client and its words back if the backend has left it before anybody said
-    /// more.
-    pub(super) async fn run(mut self) -> Option<(Stream, Said)> {
-        let backend = Arc::clone(self.busy.backend());
+    /// Moves bytes until both sides have ended. It is borrowed, since a future holds what it is given twice.
+    pub(super) async fn run(&mut self) -> Result<(), End> {
         let going = self.going.shared();
-        let ended = loop {
+        loop {
             tokio::select! {
                 biased;
-                ended = poll_fn(|context| self.poll(context)) => break ended,
+                ended = poll_fn(|context| self.poll(context)) => return ended,
                 cause = going.told() => {
                     let full = self.is_full();
                     if cause != Cause::Rebalanced || !(full || going.has_gone_on()) {
-                        break Err(End::For(cause));
+                        return Err(End::For(cause));
                     }
                     self.going.full(full);
                 }
             }
-        };
+        }
+    }
+
+    /// Closes both sides. Gives the client and its words back if the backend has left it before anybody said more.
+    pub(super) fn end(mut self, ended: Result<(), End>) -> Option<(Stream, Said)> {
+        let backend = Arc::clone(self.busy.backend());
         self.count();
         if self.down.moved() > 0 {
             backend.observe(Outcome::Good, Duration::ZERO);
