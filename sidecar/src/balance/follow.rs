@@ -11,7 +11,7 @@ use crds::config::Protocol;
 use futures::future::{pending, select_all};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Duration, Instant, sleep_until, timeout, timeout_at},
+    time::{Duration, Instant, sleep_until, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -63,9 +63,14 @@ struct Plan {
 }
 
 impl SiteInput {
-    /// Waits until the sets of all sites have answered, or have had their time.
-    pub async fn all_known<'a>(sites: impl Iterator<Item = &'a Self>) {
-        let _ = timeout(ANSWER_TIMEOUT, Self::all_answer(sites)).await;
+    /// Until when sets that are asked for now are waited for.
+    pub fn latest_answer() -> Instant {
+        Instant::now() + ANSWER_TIMEOUT
+    }
+
+    /// Waits until the sets of all sites have answered, and no longer than until then.
+    pub async fn all_known<'a>(sites: impl Iterator<Item = &'a Self>, by: Instant) {
+        let _ = timeout_at(by, Self::all_answer(sites)).await;
     }
 
     async fn all_answer<'a>(sites: impl Iterator<Item = &'a Self>) {
@@ -111,7 +116,7 @@ impl<D: Default + Send + Sync + 'static> Balancer<D> {
 
     /// Other sites or rules, as soon as the sets of the sites have answered. Sites are the same by name.
     pub fn update(&self, rules: Rules, sites: Vec<SiteInput>) {
-        self.update_by(rules, sites, Instant::now() + ANSWER_TIMEOUT);
+        self.update_by(rules, sites, SiteInput::latest_answer());
     }
 
     /// The same, at the latest then.
@@ -156,7 +161,10 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
                     if changed.is_err() {
                         return;
                     }
-                    next = Some(plans.borrow_and_update().clone());
+                    let plan = plans.borrow_and_update().clone();
+                    // Changes in a row take over as soon as the first of them would have.
+                    let by = next.map_or(plan.by, |waiting| waiting.by.min(plan.by));
+                    next = Some(Plan { by, ..plan });
                     false
                 }
                 () = is_due(next.as_ref()) => next.take().map(|plan| self.replan(plan)).is_some(),
@@ -353,7 +361,7 @@ impl<D: Default + Send + Sync + 'static> Follower<D> {
 /// Waits until it is the plan's turn: the set of each site has answered, or has had its time.
 async fn is_due(next: Option<&Plan>) {
     let Some(plan) = next else { return pending().await };
-    let _ = timeout_at(plan.by, SiteInput::all_answer(plan.sites.iter())).await;
+    SiteInput::all_known(plan.sites.iter(), plan.by).await;
 }
 
 /// Waits for the next set of any site. A source that has ended keeps its last set.

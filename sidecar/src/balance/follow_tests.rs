@@ -104,14 +104,34 @@ async fn who_waits_for_sets_waits_for_silent_ones_no_longer_than_for_a_time() {
     };
     let ((_first, known), (second, silent)) = (site(true), site(false));
     let start = Instant::now();
-    SiteInput::all_known([&known].into_iter()).await;
+    SiteInput::all_known([&known].into_iter(), SiteInput::latest_answer()).await;
     assert_eq!(start.elapsed(), Duration::ZERO);
-    SiteInput::all_known([&known, &silent].into_iter()).await;
+    SiteInput::all_known([&known, &silent].into_iter(), SiteInput::latest_answer()).await;
     assert!(start.elapsed() >= ANSWER_TIMEOUT && start.elapsed() < 2 * ANSWER_TIMEOUT);
     // Who will not answer any more is silent as well.
     drop(second);
-    SiteInput::all_known([&known, &silent].into_iter()).await;
+    SiteInput::all_known([&known, &silent].into_iter(), SiteInput::latest_answer()).await;
     assert!(start.elapsed() >= 2 * ANSWER_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_in_a_row_take_over_as_soon_as_the_first_of_them_would_have() {
+    let silent = |name: &str| {
+        let (sets, backends) = watch::channel(Arc::new(BackendSet::default()));
+        (sets, SiteInput { name: name.into(), backends, tls: None, protocol: Some(Protocol::Http1) })
+    };
+    let (_before, backends) = watch::channel(set(&[]));
+    let first = SiteInput { name: "one".into(), backends, tls: None, protocol: Some(Protocol::Http1) };
+    let balancer = Balancer::<()>::start("test", rules(""), vec![first]);
+    let (mut route, start) = (balancer.route(), Instant::now());
+    let mut kept = Vec::new();
+    while !route.borrow().unavailable.contains("site two") {
+        assert!(start.elapsed() < 2 * ANSWER_TIMEOUT, "they never take over");
+        let (sets, site) = silent("two");
+        kept.push(sets);
+        balancer.update(rules(""), vec![site]);
+        let _ = timeout(ANSWER_TIMEOUT / 4, route.changed()).await;
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ use super::lines::{Batch, Lines};
 /// A batch of this size goes to the writer; a smaller one when it is due. To wake it takes as long as to write some lines.
 const FULL: usize = 64 * 1024;
 
+/// What a batch has room for beyond that: the line that makes it full.
+const ROOM: usize = 1024;
+
 /// A line waits for others for this time, at most.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -58,7 +61,7 @@ impl Journal {
     pub(crate) fn flush(&mut self) {
         self.since = None;
         if let Some(lines) = self.lines.take() {
-            let bytes = Vec::with_capacity(self.batch.bytes.len().next_power_of_two());
+            let bytes = Vec::with_capacity(self.batch.bytes.len().next_power_of_two().min(FULL + ROOM));
             lines.offer(mem::replace(&mut self.batch, Batch { bytes, lines: 0 }));
         }
     }

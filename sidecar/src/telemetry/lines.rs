@@ -16,8 +16,8 @@ use prometheus_client::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
-/// Batches that wait for the writer, at most: 1 MiB.
-const QUEUE: usize = 16;
+/// Batches that wait for the writer, at most: those of all threads and listeners at once, and 4 MiB.
+const QUEUE: usize = 64;
 
 pub(super) const DROPPED: Metric = Metric {
     name: "sidecar_access_log_dropped_lines",

@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use crate::{
     l4::metrics::Counters,
     net::{
         self,
-        postgres::{Answers, CancelKey},
+        postgres::{Answers, CancelKey, NO},
     },
 };
 
@@ -30,7 +33,11 @@ const MOST: usize = 1 << 17;
 
 /// What is known of the connections of one listener, on all threads.
 #[derive(Default)]
-pub(super) struct CancelKeys(Mutex<Known>);
+pub(super) struct CancelKeys {
+    known: Mutex<Known>,
+    /// The server that was asked for TLS last has said no.
+    refuses_tls: AtomicBool,
+}
 
 #[derive(Default)]
 struct Known {
@@ -65,6 +72,16 @@ impl CancelKeys {
         self.known().issuers.get(key).map(|issuer| Arc::clone(&issuer.backend))
     }
 
+    /// What a server has answered to a request for TLS.
+    pub(super) fn answered(&self, answer: u8) {
+        self.refuses_tls.store(answer == NO, Ordering::Relaxed);
+    }
+
+    /// Whether the next one would say no, as far as one can tell.
+    pub(super) fn servers_refuse_tls(&self) -> bool {
+        self.refuses_tls.load(Ordering::Relaxed)
+    }
+
     fn issue(self: &Arc<Self>, key: CancelKey, backend: Arc<Backend<Counters>>) -> Option<Issued> {
         let mut known = self.known();
         if known.issuers.len() >= MOST {
@@ -78,7 +95,7 @@ impl CancelKeys {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     l4::metrics::Cause,
     net::{
         Accepted, Slot, Stream,
-        postgres::{CancelKey, NO},
+        postgres::{CancelKey, HEAD, NO},
         proxy_protocol::{self, Ends},
         tls::Hello,
     },
@@ -26,6 +26,9 @@ use crate::{
 
 /// A client whose server name decides and that has not begun with TLS after this time is cut off.
 const HELLO: Duration = Duration::from_secs(10);
+
+/// Bytes of a request for TLS, and of a no to it.
+const REFUSED: (u64, u64) = (HEAD as u64, 1);
 
 /// Serves a connection to its end.
 pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
@@ -38,7 +41,7 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     };
     let Words { mut said, mut understands, name } = match wanted {
         Wanted::Server(words) => words,
-        Wanted::Cancel(key) => return entry.ends(cancel(&thread, &settings, ends, &key).await),
+        Wanted::Cancel(key) => return entry.ends(cancel(&thread, &settings, &entry, ends, &key).await),
     };
     let Some(thread) = thread.of_name(name.as_deref()) else {
         tracing::debug!(listener = %thread.listener, name, "no route is for what a client asks for");
@@ -48,7 +51,23 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
     };
     drop(name);
     let mut asked = Asked::default();
+    // Bytes that the client and a backend have said before they were connected.
+    let mut exchanged = (0, 0);
     loop {
+        // Who asks to cancel is not to wait for room: it would make some.
+        if said.asks_for_tls && thread.keys.servers_refuse_tls() && !thread.has_room() {
+            match Box::pin(postgres::go_on_without_tls(client)).await {
+                Ok((stream, Wanted::Server(words))) => {
+                    (client, said, understands) = (stream, words.said, words.understands);
+                    exchanged = REFUSED;
+                    entry.moved(exchanged);
+                }
+                Ok((_, Wanted::Cancel(key))) => {
+                    return entry.ends(cancel(&thread, &settings, &entry, ends, &key).await);
+                }
+                Err(error) => return stays_out(&thread, &entry, &error),
+            }
+        }
         // What connecting needs is much, and needed no more once there is a connection.
         let met = Box::pin(async {
             Meeting::new(&thread, &settings, ends, said.asks_for_tls, &mut asked).meet().await
@@ -70,25 +89,37 @@ pub(super) async fn serve(thread: Rc<Thread>, accepted: Accepted) {
         };
         entry.asked(Some(met.busy.backend()), asked.count());
         entry.met();
+        if let Some(answer) = met.answer {
+            thread.keys.answered(answer);
+        }
         let begun = match met.answer {
             None => Begun::By(said),
-            Some(NO) => match Box::pin(postgres::go_on_without_tls(client)).await {
-                Ok((stream, Wanted::Server(words))) => {
-                    (client, understands) = (stream, words.understands);
-                    Begun::Refused(words.said)
+            Some(NO) => {
+                exchanged = REFUSED;
+                met.busy.backend().detail.moved(exchanged.0, exchanged.1);
+                entry.moved(exchanged);
+                match Box::pin(postgres::go_on_without_tls(client)).await {
+                    Ok((stream, Wanted::Server(words))) => {
+                        (client, understands) = (stream, words.understands);
+                        Begun::By(words.said)
+                    }
+                    Ok((_, Wanted::Cancel(key))) => {
+                        leave(&thread, met);
+                        return entry.ends(cancel(&thread, &settings, &entry, ends, &key).await);
+                    }
+                    Err(error) => {
+                        leave(&thread, met);
+                        return stays_out(&thread, &entry, &error);
+                    }
                 }
-                Ok((_, Wanted::Cancel(key))) => {
-                    leave(&thread, met);
-                    return entry.ends(cancel(&thread, &settings, ends, &key).await);
-                }
-                Err(error) => {
-                    leave(&thread, met);
-                    return stays_out(&thread, &entry, &error);
-                }
-            },
-            Some(answer) => Begun::Agreed(answer),
+            }
+            Some(answer) => {
+                exchanged = (REFUSED.0, 0);
+                met.busy.backend().detail.moved(exchanged.0, exchanged.1);
+                Begun::Agreed(answer)
+            }
         };
-        let mut session = Session::new(&thread, &entry, &settings, client, begun, met);
+        let mut session = Session::new(&thread, &entry, &settings, client, begun, exchanged, met);
         let ended = session.run().await;
         match session.end(ended) {
             Some(kept) => (client, said) = kept,
@@ -103,9 +134,12 @@ fn leave(thread: &Thread, met: Met<'_>) {
     thread.queue.freed();
 }
 
-/// Notes why a client did not come in.
+/// Notes why a client did not come in. After a no to TLS it may just leave, as libpq does with `sslmode=require`.
 fn stays_out(thread: &Thread, entry: &Entry<'_>, error: &io::Error) {
     tracing::debug!(listener = %thread.listener, %error, "a client did not come in");
+    if postgres::has_left(error) {
+        return entry.ends(None);
+    }
     entry.ends(Some(Cause::Handshake));
     thread.counters.failed(Cause::Handshake);
 }
@@ -157,13 +191,20 @@ fn late() -> io::Error {
 }
 
 /// Passes on a client's request to cancel. As the server itself would, it tells the client nothing but that it was heard.
-async fn cancel(thread: &Thread, settings: &Settings, ends: Option<Ends>, key: &CancelKey) -> Option<Cause> {
+async fn cancel(
+    thread: &Thread,
+    settings: &Settings,
+    entry: &Entry<'_>,
+    ends: Option<Ends>,
+    key: &CancelKey,
+) -> Option<Cause> {
     let listener = &thread.listener;
     let Some(backend) = thread.keys.issuer(key) else {
         tracing::debug!(%listener, "a request to cancel names no connection of this listener");
         thread.counters.failed(Cause::Cancel);
         return Some(Cause::Cancel);
     };
+    entry.asked(Some(&backend), 1);
     let preface = settings.tells_ends.map(|version| proxy_protocol::write(version, ends));
     let passed =
         Box::pin(cancel::pass_on(&backend, key, &preface.unwrap_or_default(), settings.connect)).await;

@@ -1,5 +1,5 @@
-//! Pick -> connect, until one backend is there or there is nobody left to ask. Nothing of the client's has been sent by then,
-//! so that every failure may be tried again elsewhere.
+//! Pick -> connect, until one backend is there or there is nobody left to ask. Nothing of the client's has been sent by then but
+//! its request for TLS, so that every failure may be tried again elsewhere.
 //!
 //! A backend that does not answer at once is not waited for alone: another is asked beside it, and the first one there
 //! serves. So a black hole costs a fraction of a second, and not the whole time-out.
@@ -131,12 +131,19 @@ impl<'a, 'b> Meeting<'a, 'b> {
                         if !tries.is_empty() {
                             self.asked.backends.iter().filter(|slow| slow.id != busy.backend().id).for_each(|slow| slow.doubt());
                         }
+                        let given_up = !tries.is_empty();
+                        drop(tries);
+                        if given_up {
+                            self.thread.queue.freed();
+                        }
                         let going = self.thread.register(busy.backend());
                         return Ok(Met { stream, busy, going, answer });
                     }
                     Err(error) => {
                         why = Cause::Connect;
                         self.failed(&busy, &error, after);
+                        drop(busy);
+                        self.thread.queue.freed();
                     }
                 },
                 () = beside, if left > 0 => {}
@@ -220,6 +227,10 @@ async fn open(
     let end = Instant::now() + settings.connect;
     let mut stream = net::connect(backend.target(), &[], preface, settings.connect).await?;
     stream.socket().break_unacknowledged(&settings.dead_hosts)?;
-    let answer = if for_tls { Some(timeout_at(end, request_tls(&mut stream)).await??) } else { None };
+    if !for_tls {
+        return Ok((stream, None));
+    }
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer to SSLRequest in time");
+    let answer = Some(timeout_at(end, request_tls(&mut stream)).await.map_err(late)??);
     Ok((stream, answer))
 }

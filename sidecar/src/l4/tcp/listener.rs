@@ -61,8 +61,14 @@ pub struct TcpListener {
     serving: Arc<Serving>,
     metrics: Arc<ListenerMetrics>,
     /// A change that is yet to take over.
-    change: Mutex<Option<AbortOnDropHandle<()>>>,
+    change: Mutex<Option<Change>>,
     _rebalancer: AbortOnDropHandle<()>,
+}
+
+/// A change that waits for its backend sets, until then at the latest.
+struct Change {
+    by: Instant,
+    task: AbortOnDropHandle<()>,
 }
 
 /// What may change while the listener is open.
@@ -132,21 +138,24 @@ impl TcpListener {
 
     /// Other backends, routes, rules, settings, TLS or access log for the connections to come; name, address and port stay, and so
     /// do the connections that are open. All of it takes over together, once all backend sets have answered or have had their time:
-    /// a name never leads to a route whose backends nobody has looked up. Must be called within the control runtime.
+    /// a name never leads to a route whose backends nobody has looked up. Threads hear of names, settings and backends one right
+    /// after the other. Must be called within the control runtime.
     pub fn update(&self, config: &config::TcpListener, parts: TcpParts) {
         let settings = Settings::new(config, parts.tls.clone(), parts.access.clone());
         watch_hosts(&self.front, &settings);
         let mut change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that waits is overtaken.
-        *change = None;
+        // One that waits is overtaken, and has waited for this one too: else changes in a row would never take over.
+        let waited = change.take().filter(|change| !change.task.is_finished()).map(|change| change.by);
         if parts.sites(config).all(|site| site.backends.borrow().answered) {
             return self.serving.adopt(config, parts, settings);
         }
+        let by = waited.unwrap_or_else(SiteInput::latest_answer);
         let (serving, config) = (Arc::clone(&self.serving), config.clone());
-        *change = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            SiteInput::all_known(parts.sites(&config)).await;
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            SiteInput::all_known(parts.sites(&config), by).await;
             serving.adopt(&config, parts, settings);
-        })));
+        }));
+        *change = Some(Change { by, task });
     }
 
     /// True once all backend sets have answered.
@@ -162,6 +171,7 @@ impl TcpListener {
 
     /// Stops accepting and waits for clients and backends to end their connections; what is left after `limit` is cut off.
     pub async fn drain(self, limit: Duration) {
+        drop(self.change);
         let threads = &self.metrics.threads;
         let connections = || threads.iter().map(|thread| thread.connections.load(Ordering::Relaxed)).sum();
         self.front.drain(limit, connections).await;

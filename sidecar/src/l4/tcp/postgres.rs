@@ -152,10 +152,23 @@ impl Words {
 pub(super) async fn go_on_without_tls(mut client: Stream) -> io::Result<(Stream, Wanted)> {
     in_time(async {
         say_no(&mut client).await?;
-        Manners { starts: false, allows_plain: true, within: true }.hear(client, None).await
+        let heard = Manners { starts: false, allows_plain: true, within: true }.hear(client, None).await;
+        heard.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), HasLeft),
+            _ => error,
+        })
     })
     .await
 }
+
+/// Whether a client has gone without a word more.
+pub(super) fn has_left(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<HasLeft>())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the client has left after it was told that there is no TLS")]
+struct HasLeft;
 
 async fn in_time<T>(heard: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no StartupMessage within 10 s");

@@ -24,15 +24,13 @@ use super::{
 use crate::{
     balance::{Busy, Outcome},
     l4::metrics::{Cause, Counters},
-    net::{DeadHosts, Socket, Stream, postgres::HEAD},
+    net::{DeadHosts, Socket, Stream},
 };
 
 /// What a client and a backend have said to each other before bytes just move.
 pub(super) enum Begun {
     /// This, which the backend is yet to hear.
     By(Said),
-    /// The client has asked for TLS, the backend has said no, and this comes after it.
-    Refused(Said),
     /// The client has asked for TLS, and this is the backend's answer, which the client is yet to hear. What follows is theirs.
     Agreed(u8),
 }
@@ -57,8 +55,8 @@ pub(super) struct Session<'a> {
     /// For so long a backend may leave without a byte, and another one is asked.
     early: Duration,
     busy: Busy<Counters>,
-    /// Bytes that both had said before.
-    before: (u64, u64),
+    /// Bytes that both had said before, counted at the backend that was there then.
+    exchanged: (u64, u64),
     /// Bytes that were counted at the backend.
     counted: (u64, u64),
 }
@@ -78,14 +76,13 @@ impl<'a> Session<'a> {
         settings: &Settings,
         client: Stream,
         begun: Begun,
+        exchanged: (u64, u64),
         met: Met<'a>,
     ) -> Self {
         let Met { stream: server, busy, going, .. } = met;
-        let request = HEAD as u64;
-        let (before, said, answer) = match begun {
-            Begun::By(said) => ((0, 0), said, None),
-            Begun::Refused(said) => ((request, 1), said, None),
-            Begun::Agreed(answer) => ((request, 0), Said { once: true, ..Said::default() }, Some(answer)),
+        let (said, answer) = match begun {
+            Begun::By(said) => (said, None),
+            Begun::Agreed(answer) => (Said { once: true, ..Said::default() }, Some(answer)),
         };
         let opened = settings.postgres.is_some() && answer.is_none();
         let learner = opened.then(|| Learner::new(&thread.keys, busy.backend()));
@@ -108,7 +105,7 @@ impl<'a> Session<'a> {
             moves: settings.rebalance.is_some(),
             early: settings.connect,
             busy,
-            before,
+            exchanged,
             counted: (0, 0),
         }
     }
@@ -172,6 +169,10 @@ impl<'a> Session<'a> {
         if !self.up_ended {
             match self.up.poll(context, &mut self.client, &mut self.server) {
                 Poll::Ready(Ok(())) => self.up_ended = true,
+                // A backend that has left does not take what another one can hear.
+                Poll::Ready(Err(FlowError::Sink(_))) if self.is_early() => {
+                    return Poll::Ready(Err(End::Early));
+                }
                 Poll::Ready(Err(error)) => {
                     return Poll::Ready(Err(self.broken(&error, Cause::ClientBroke, Cause::BackendBroke)));
                 }
@@ -243,14 +244,14 @@ impl<'a> Session<'a> {
 
     /// Counts what has moved since the last time. False if nothing has.
     fn count(&mut self) -> bool {
-        let moved = (self.before.0 + self.up.moved(), self.before.1 + self.down.moved());
+        let moved = (self.up.moved(), self.down.moved());
         let counted = std::mem::replace(&mut self.counted, moved);
         if counted == moved {
             return false;
         }
         self.busy.backend().detail.moved(moved.0 - counted.0, moved.1 - counted.1);
         self.going.waits(moved.0 > counted.0);
-        self.entry.moved(moved);
+        self.entry.moved((self.exchanged.0 + moved.0, self.exchanged.1 + moved.1));
         true
     }
 }

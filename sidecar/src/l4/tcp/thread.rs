@@ -248,6 +248,11 @@ impl Thread {
         live
     }
 
+    /// Whether a client that comes now need not wait for a backend.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.waiting() == 0 && self.route().has_another(|_| false)
+    }
+
     /// Counts a client that got no backend.
     pub(super) fn refuse(&self, cause: Cause) {
         self.counters.failed(cause);

@@ -92,10 +92,52 @@ async fn a_server_that_leaves_after_its_no_costs_no_client() {
 }
 
 #[tokio::test]
+async fn a_server_that_breaks_off_after_its_no_costs_no_client() {
+    let server = Postgres::start(b'a', None).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, mut broken) = tokio::sync::mpsc::unbounded_channel();
+    let breaking = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if stream.read_exact(&mut SSL_REQUEST.clone()).await.is_ok() {
+                stream.write_all(b"N").await.unwrap();
+                socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+                drop(stream);
+                told.send(()).unwrap();
+            }
+        }
+    });
+    let sidecar = sidecar(&[address, server.address]).await;
+    let mut seen = 0;
+    while seen < 2 {
+        let mut stream = sidecar.connect().await;
+        assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'N');
+        // The client thinks until the server has gone, where it is that one.
+        seen += usize::from(broken.try_recv().is_ok());
+        assert_eq!(begin(&mut stream).await.unwrap()[4], b'a');
+    }
+    breaking.abort();
+}
+
+#[tokio::test]
+async fn who_leaves_after_a_no_has_not_failed() {
+    let server = Postgres::start(b'a', None).await;
+    let sidecar = sidecar(&[server.address]).await;
+    let mut stream = sidecar.connect().await;
+    assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'N');
+    drop(stream);
+    until("it has gone", || sidecar.metric("sidecar_tcp_connections") < 0.5).await;
+    assert!(sidecar.metric("sidecar_tcp_failed_total").abs() < 0.5);
+    // Both sides' bytes are counted all the same.
+    assert!((sidecar.metric("sidecar_tcp_sent_bytes_total") - SSL_REQUEST.len() as f64).abs() < 0.5);
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_answer_is_not_waited_for_alone() {
     let server = Postgres::start(b'a', None).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let sidecar = sidecar(&[silent.local_addr().unwrap(), server.address]).await;
+    let fields = json!({"protocol": "Postgres", "balance": "RoundRobin", "timeouts": {"connect": "10m"}});
+    let sidecar = Sidecar::start(fields, &[silent.local_addr().unwrap(), server.address]).await;
     for _ in 0..2 {
         let mut stream = sidecar.connect().await;
         assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'N');
@@ -120,10 +162,10 @@ async fn a_client_that_leaves_after_a_no_makes_room_for_one_that_waits() {
     let sidecar = Sidecar::start(fields, &[server.address]).await;
     let (mut first, mut second) = (sidecar.connect().await, sidecar.connect().await);
     assert_eq!(ask(&mut first, SSL_REQUEST).await, b'N');
-    second.write_all(&SSL_REQUEST).await.unwrap();
+    second.write_all(START).await.unwrap();
     until("it waits", || sidecar.metric("sidecar_tcp_queued") > 0.5).await;
     drop(first);
-    assert_eq!(in_time("an answer", second.read_u8()).await.unwrap(), b'N');
+    assert_eq!(in_time("a welcome", second.read_u8()).await.unwrap(), b'R');
 }
 
 #[tokio::test]

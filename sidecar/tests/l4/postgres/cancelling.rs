@@ -126,6 +126,29 @@ async fn a_request_to_cancel_reaches_a_server_that_has_as_many_connections_as_it
 }
 
 #[tokio::test]
+async fn a_request_to_cancel_behind_a_no_to_tls_does_not_wait_for_room() {
+    let server = Postgres::start(b'a', None).await;
+    let limits = json!({"maxConnections": 1, "queueTimeout": "10m"});
+    let fields = json!({"protocol": "Postgres", "backendLimits": limits});
+    let sidecar = Sidecar::start(fields, &[server.address]).await;
+    let connect = async || {
+        let mut stream = sidecar.connect().await;
+        assert_eq!(ask(&mut stream, SSL_REQUEST).await, b'N');
+        stream
+    };
+    let mut stream = connect().await;
+    let key = begin(&mut stream).await.unwrap();
+    cancel(&mut connect().await, key).await;
+    assert_eq!(server.cancelled(), [key]);
+    // Who wants a server waits for its room.
+    let mut next = connect().await;
+    let begun = tokio::spawn(async move { begin(&mut next).await.unwrap() });
+    until("it waits", || sidecar.metric("sidecar_tcp_queued") > 0.5).await;
+    drop(stream);
+    assert_ne!(crate::support::in_time("room", begun).await.unwrap(), key);
+}
+
+#[tokio::test]
 async fn a_request_to_cancel_that_its_server_has_taken_is_no_failure_if_the_server_does_not_close() {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (server, taken) = (socket.local_addr().unwrap(), Arc::<AtomicUsize>::default());
